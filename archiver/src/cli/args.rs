@@ -1,0 +1,267 @@
+//! Commands and their arguments (documented names: the README's command tables).
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Collects journal reports, files them to their owners, keeps them and proves it.
+#[derive(Debug, Parser)]
+#[command(name = "postkeep-archiver", version, about, disable_help_subcommand = true)]
+#[command(
+    after_help = "Exit codes: 0 all well, 1 something needs attention, 2 wrong usage or configuration, 3 cannot do it, \
+    4 wrong password or key, 5 refused because it would lose data."
+)]
+pub struct Cli {
+    /// Configuration file [default: postkeep-archiver.toml here, then in /etc/postkeep].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a commented configuration and an owners file, make an empty store, show its recovery passphrase once.
+    Init(InitArgs),
+    /// One round of every source: collect, store, read back, delete at the source.
+    ///
+    /// Exit 1 when a host could not be reached, refused the login or gave something odd; 4 when every host asked
+    /// refused the password.
+    Run(RunArgs),
+    /// Run every source on its interval until SIGTERM.
+    Serve(ServeArgs),
+    /// What would be made of one message, without storing it.
+    Inspect(InspectArgs),
+    /// Who has an archive.
+    #[command(subcommand)]
+    Owner(OwnerCommand),
+    /// The messages in an owner's archive.
+    List(ListArgs),
+    /// The exact octets of a message.
+    Show(ShowArgs),
+    /// The report envelopes a message came with.
+    Envelope(EnvelopeArgs),
+    /// Write messages out as plain files with a manifest of SHA-256 sums.
+    Export(ExportArgs),
+    /// The store itself.
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// Accepted, collected, filed, waiting, missing: do the numbers add up?
+    ///
+    /// Asks every host (nothing is deleted); exit 0 only when every number adds up.
+    Reconcile(ReconcileArgs),
+    /// What was last seen of each source, and what the store holds.
+    Status(StatusArgs),
+    /// Print every mistake in the configuration at once.
+    CheckConfig,
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Run with the data on a network file system all the same.
+    #[arg(long)]
+    pub i_accept_data_loss: bool,
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Folder for state and store, written into the configuration [default: data].
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// One round, then end (the only way so far; `serve` repeats).
+    #[arg(long, required = true)]
+    pub once: bool,
+    /// Only this source.
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
+    /// One JSON document per source.
+    #[arg(long)]
+    pub json: bool,
+    /// Run with the data on a network file system all the same.
+    #[arg(long)]
+    pub i_accept_data_loss: bool,
+}
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The message.
+    pub file: PathBuf,
+    /// How to read it.
+    #[arg(long, value_enum, default_value_t = ProfileArg::Journal)]
+    pub profile: ProfileArg,
+    /// The sender is not known to be the mail server: a report is kept apart, not unwrapped.
+    #[arg(long)]
+    pub untrusted: bool,
+    /// Envelope recipient that the gateway saw.
+    #[arg(long, value_name = "ADDR")]
+    pub rcpt: Vec<String>,
+    /// An address that concerns no owner, such as the mailbox itself.
+    #[arg(long, value_name = "ADDR")]
+    pub ignore_address: Vec<String>,
+    /// The mail server whose added headers count [default: the host of the topmost `Received … by`].
+    #[arg(long, value_name = "NAME")]
+    pub trusted_host: Option<String>,
+    /// JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `--profile`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProfileArg {
+    /// Journal reports, unwrapped.
+    Journal,
+    /// One mailbox for many owners.
+    Multidrop,
+    /// One owner.
+    Single,
+}
+
+/// Commands of `owner`.
+#[derive(Debug, Subcommand)]
+pub enum OwnerCommand {
+    /// All owners with their addresses.
+    List {
+        /// JSON, one owner per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// A new owner, or more addresses for one.
+    Add {
+        /// The owner's name: the name of the archive.
+        name: String,
+        /// Addresses whose mail is filed to the owner.
+        #[arg(required = true, value_name = "ADDRESS")]
+        addresses: Vec<String>,
+        /// Full name, for people.
+        #[arg(long, value_name = "TEXT")]
+        full_name: Option<String>,
+    },
+}
+
+/// Arguments of `list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Whose archive.
+    #[arg(long, value_name = "NAME")]
+    pub owner: String,
+    /// Only this folder.
+    #[arg(long, value_name = "FOLDER")]
+    pub folder: Option<String>,
+    /// JSON, one message per line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The message, as `list` names it.
+    pub id: String,
+}
+
+/// Arguments of `envelope`.
+#[derive(Debug, Args)]
+pub struct EnvelopeArgs {
+    /// The message, as `list` names it.
+    pub id: String,
+    /// JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Whose archive.
+    #[arg(long, value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
+    pub owner: Option<String>,
+    /// Every archive.
+    #[arg(long)]
+    pub all: bool,
+    /// What to write.
+    #[arg(long, value_enum, default_value_t = ExportFormat::Eml)]
+    pub format: ExportFormat,
+    /// A new or empty folder.
+    #[arg(long, value_name = "PATH")]
+    pub out: PathBuf,
+    /// JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `--format` of `export`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// One file per message, exact octets.
+    Eml,
+}
+
+/// Commands of `store`.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Read everything back and compare it with what was promised.
+    Verify {
+        /// JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What the store holds and how much space it takes.
+    Stats {
+        /// JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a new unlock key with the recovery passphrase, where the old key file is lost.
+    ///
+    /// Asks for the passphrase (one line on standard input); refuses while there is a key file.
+    Unlock,
+    /// Make the catalog again from packs and records.
+    RebuildCatalog {
+        /// JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Arguments of `reconcile`.
+#[derive(Debug, Args)]
+pub struct ReconcileArgs {
+    /// Only this source.
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
+    /// Do not connect: use what was last seen.
+    #[arg(long)]
+    pub offline: bool,
+    /// JSON, one document per mailbox and node.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_commands_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,89 @@
+//! The command line: one file per command, arguments and printing only.
+//!
+//! `--json` puts JSON and nothing else on standard output; logs and sentences go to standard error.
+
+mod args;
+
+pub mod check_config;
+pub mod envelope;
+pub mod export;
+pub mod init;
+pub mod inspect;
+pub mod list;
+pub mod owner;
+pub mod reconcile;
+pub mod run;
+pub mod serve;
+pub mod show;
+pub mod status;
+pub mod store;
+
+pub use args::{
+    Cli, Command, EnvelopeArgs, ExportArgs, ExportFormat, InitArgs, InspectArgs, ListArgs, OwnerCommand, ProfileArg,
+    ReconcileArgs, RunArgs, ServeArgs, ShowArgs, StatusArgs, StoreCommand,
+};
+
+use crate::config::ArchiverConfig;
+use clap::Parser as _;
+use postkeep_shared::{
+    disk::{Disk, DiskLock, require_standing},
+    run::{Exit, Failure, finish, forbid_core_dumps},
+};
+use std::{io, path::Path, process::ExitCode};
+
+/// Reads the arguments, runs the command, ends with its documented exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    finish("postkeep-archiver", forbid_core_dumps().and_then(|()| dispatch(&cli)))
+}
+
+fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
+    let config = cli.config.as_deref();
+    match &cli.command {
+        Command::Init(args) => init::run(config, args),
+        Command::Run(args) => run::run(config, args),
+        Command::Serve(args) => serve::run(config, args),
+        Command::Inspect(args) => inspect::run(config, args),
+        Command::Owner(command) => owner::run(config, command),
+        Command::List(args) => list::run(config, args),
+        Command::Show(args) => show::run(config, args),
+        Command::Envelope(args) => envelope::run(config, args),
+        Command::Export(args) => export::run(config, args),
+        Command::Store(command) => store::run(config, command),
+        Command::Reconcile(args) => reconcile::run(config, args),
+        Command::Status(args) => status::run(config, args),
+        Command::CheckConfig => check_config::run(config),
+    }
+}
+
+/// Loads the configuration and takes the writer's lock, for commands that change the data folder.
+///
+/// # Errors
+/// Exit 2 for the configuration, exit 3 where another archiver works on the folder or there is none.
+pub fn load_and_lock(config: Option<&Path>, disk: &dyn Disk) -> Result<(ArchiverConfig, Box<dyn DiskLock>), Failure> {
+    let config = ArchiverConfig::find(config)?;
+    let path = config.lock_file();
+    let lock = disk.lock(&path).map_err(|error| match error.source.kind() {
+        io::ErrorKind::WouldBlock => Failure::cannot(format!(
+            "another archiver works on {}; wait for it, or stop it first",
+            config.data_dir.display()
+        )),
+        io::ErrorKind::NotFound => {
+            Failure::cannot(format!("there is no data folder {}; `init` makes one", config.data_dir.display()))
+        }
+        _ => Failure::from(error),
+    })?;
+    Ok((config, lock))
+}
+
+/// Refuses a data folder on a network file system, warns of one in memory.
+///
+/// # Errors
+/// Exit 5.
+fn check_standing(config: &ArchiverConfig, accept: bool) -> Result<(), Failure> {
+    if let Some(warning) = require_standing(&config.data_dir, accept)? {
+        tracing::warn!("ALARM: {warning}");
+    }
+    Ok(())
+}

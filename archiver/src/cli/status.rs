@@ -1,0 +1,129 @@
+//! `status`: what was last seen of each source, and what the store holds.
+
+use super::StatusArgs;
+use crate::{
+    collect::state::{Seen, State},
+    config::{ArchiverConfig, Source, SourceKind},
+    store::{Stats, Store, Unlock, UnlockKey},
+};
+use postkeep_shared::{
+    disk::{Disk, LocalDisk},
+    run::{Exit, Failure},
+};
+use serde::Serialize;
+use std::{io::Write as _, path::Path, sync::Arc};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+#[derive(Serialize)]
+struct Status {
+    running: bool,
+    sources: Vec<SourceStatus>,
+    store: Stats,
+    notes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct SourceStatus {
+    source: String,
+    mailbox: String,
+    hosts: Vec<HostStatus>,
+}
+
+#[derive(Serialize)]
+struct HostStatus {
+    host: String,
+    last_asked: Option<String>,
+    last_well: Option<String>,
+    waiting: Option<u64>,
+    error: Option<String>,
+}
+
+/// Shows the state.
+///
+/// # Errors
+/// A sentence and an exit code; exit 1 when a host was not well the last time.
+pub fn run(config: Option<&Path>, args: &StatusArgs) -> Result<Exit, Failure> {
+    let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
+    let config = ArchiverConfig::find(config)?;
+    let key = UnlockKey::load(&config.unlock_key_file(), &*disk)?;
+    let store = Store::open_read(&config.store_dir(), &Unlock::Key(&key), Arc::clone(&disk))?;
+    // The state has one reader: the holder of the lock.
+    let lock = disk.lock(&config.lock_file()).ok();
+    let state = if lock.is_some() { Some(State::open(&config.state_dir(), &*disk)?) } else { None };
+    let sources: Vec<SourceStatus> =
+        config.sources.iter().map(|s| source_status(s, state.as_ref())).collect::<Result<_, _>>()?;
+    let status =
+        Status { running: lock.is_none(), store: store.stats()?, notes: notes(&config, lock.is_none()), sources };
+    print(&status, args.json)?;
+    let well = status.sources.iter().flat_map(|s| &s.hosts).all(|h| h.error.is_none());
+    Ok(if well { Exit::Done } else { Exit::Attention })
+}
+
+fn source_status(source: &Source, state: Option<&State>) -> Result<SourceStatus, Failure> {
+    let mut hosts = Vec::new();
+    for host in &source.hosts {
+        let host = host.to_string();
+        let seen = match state {
+            Some(state) => state.seen(&source.name, &host)?,
+            None => None,
+        };
+        let asked = seen.is_some();
+        let Seen { time_ms, error, well_ms, waiting } = seen.unwrap_or_default();
+        hosts.push(HostStatus {
+            host,
+            last_asked: asked.then(|| moment(time_ms)).flatten(),
+            last_well: well_ms.and_then(moment),
+            waiting: asked.then_some(waiting),
+            error,
+        });
+    }
+    Ok(SourceStatus { source: source.name.clone(), mailbox: source.mailbox.clone(), hosts })
+}
+
+fn notes(config: &ArchiverConfig, running: bool) -> Vec<String> {
+    let mut notes = Vec::new();
+    if running {
+        notes.push("an archiver is running: what it saw last is in its log".to_owned());
+    }
+    let gateways = config.sources.iter().filter(|s| s.kind == SourceKind::Gateway);
+    notes.extend(gateways.map(|s| {
+        format!(
+            "source {}: where the gateway has no source rules, the secret mailbox address is the only evidence, and \
+             reports count as trusted",
+            s.name
+        )
+    }));
+    notes
+}
+
+fn moment(ms: u64) -> Option<String> {
+    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok()?;
+    time.format(&Rfc3339).ok()
+}
+
+fn print(status: &Status, json: bool) -> Result<(), Failure> {
+    let mut out = std::io::stdout();
+    let mut line = |text: String| writeln!(out, "{text}").map_err(Failure::cannot);
+    if json {
+        return line(serde_json::to_string(status).map_err(Failure::cannot)?);
+    }
+    for source in &status.sources {
+        for host in &source.hosts {
+            let waiting = host.waiting.map_or("unknown".to_owned(), |n| n.to_string());
+            line(format!(
+                "{} {} at {}: last asked {}, waiting {waiting}, {}",
+                source.source,
+                source.mailbox,
+                host.host,
+                host.last_asked.as_deref().unwrap_or("never"),
+                host.error.as_deref().unwrap_or("no error")
+            ))?;
+        }
+    }
+    let store = &status.store;
+    line(format!(
+        "store: {} reports, {} messages, {} appearances, {} octets in, {} stored",
+        store.reports, store.messages, store.instances, store.bytes_in, store.bytes_stored
+    ))?;
+    status.notes.iter().try_for_each(|note| line(note.clone()))
+}

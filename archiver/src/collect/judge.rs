@@ -1,0 +1,232 @@
+//! What a fetched message is worth: where the report lies in it, and whether its receipt holds.
+//!
+//! A message whose receipt does not hold is kept and never deleted; one that is not what was announced is not even
+//! kept, since the next round gets it again. Pure, but for reading the octets.
+
+use super::listing::Listed;
+use crate::octets::Octets;
+use postkeep_shared::{
+    mail::{Digest, Hasher, MailboxId},
+    receipt::{Entry, Event, Evidence, Flags, NodeKey, Trace, TraceError, parse_trace},
+};
+use std::{io, ops::Range};
+
+/// Longest trace header.
+const MAX_TRACE: u64 = 64 * 1024 + 512;
+
+/// What the message is compared with.
+#[derive(Debug, Clone)]
+pub struct Expected {
+    /// The mailbox that was opened.
+    pub mailbox: MailboxId,
+    /// The node that signs on this host, where it is known.
+    pub node: Option<NodeKey>,
+    /// The digest that XRETR named; `None` for RETR.
+    pub announced: Option<Digest>,
+}
+
+/// A message that is to be stored.
+#[derive(Debug)]
+pub struct Judged {
+    /// The report within the message.
+    pub report: Range<u64>,
+    /// SHA-256 of the report.
+    pub sha256: Digest,
+    /// What the gateway saw of the sender.
+    pub evidence: Option<Evidence>,
+    /// The receipt, if it holds.
+    pub receipt: Option<Entry>,
+    /// Why it must stay at its source.
+    pub problem: Option<String>,
+}
+
+/// Not what the server announced: neither stored nor deleted.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("LIST announced {announced} octets and {came} came")]
+pub struct Misannounced {
+    announced: u64,
+    came: u64,
+}
+
+/// Judges a message from a gateway.
+///
+/// # Errors
+/// Reading `message`; the inner error when its length is not the announced one.
+pub fn from_gateway(
+    message: &dyn Octets,
+    listed: &Listed,
+    expected: &Expected,
+) -> io::Result<Result<Judged, Misannounced>> {
+    let prefixed = expected.announced.is_some();
+    let misannounced = || Misannounced { announced: listed.size(), came: message.len() };
+    if !prefixed && message.len() != listed.size() {
+        return Ok(Err(misannounced()));
+    }
+    let trace = match parse_trace(&message.copy(0..message.len().min(MAX_TRACE))?) {
+        Ok(trace) => trace,
+        Err(error) => return whole(message, &no_trace(error)).map(Ok),
+    };
+    if prefixed && (message.len() != trace.receipt.xretr_size() || listed.size() != trace.receipt.retr_size()) {
+        return Ok(Err(misannounced()));
+    }
+    let start = trace.len as u64;
+    let end = if trace.receipt.is_measured() {
+        start.checked_add(trace.receipt.body.size).filter(|end| *end <= message.len())
+    } else {
+        // A recovered message: nobody measured it. XRETR gives it exactly, RETR always with one CRLF behind it.
+        message.len().checked_sub(if prefixed { 0 } else { 2 }).filter(|end| *end >= start)
+    };
+    let report = start..end.unwrap_or(message.len());
+    let (sha256, digest) = digests(message, report.clone(), &trace.evidence.salt)?;
+    let problem = fault(message, listed, expected, &trace, &report, digest)?;
+    let receipt = problem.is_none().then_some(trace.receipt);
+    Ok(Ok(Judged { report, sha256, evidence: Some(trace.evidence), receipt, problem }))
+}
+
+/// Judges a message from any other server: all of it is the report.
+///
+/// # Errors
+/// Reading `message`.
+pub fn from_anywhere(message: &dyn Octets) -> io::Result<Judged> {
+    let report = 0..message.len();
+    let (sha256, _) = digests(message, report.clone(), &[])?;
+    Ok(Judged { report, sha256, evidence: None, receipt: None, problem: None })
+}
+
+fn whole(message: &dyn Octets, problem: &str) -> io::Result<Judged> {
+    Ok(Judged { problem: Some(problem.to_owned()), ..from_anywhere(message)? })
+}
+
+fn no_trace(error: TraceError) -> String {
+    format!("it does not begin as a gateway's message does ({error})")
+}
+
+/// The first thing that does not fit, as the end of a sentence.
+fn fault(
+    message: &dyn Octets,
+    listed: &Listed,
+    expected: &Expected,
+    trace: &Trace,
+    report: &Range<u64>,
+    digest: Digest,
+) -> io::Result<Option<String>> {
+    let (evidence, entry) = (&trace.evidence, &trace.receipt);
+    let body = &entry.body;
+    let left = message.copy(report.end..message.len().min(report.end + 4))?;
+    // RETR ends every message with CRLF; the receipt tells whether that is the message's own.
+    let added = !body.flags.has(Flags::ENDS_WITH_CRLF) && expected.announced.is_none() && left == b"\r\n";
+    let name = |uidl: &postkeep_shared::mail::Uidl| uidl.to_string().into_bytes() == listed.uidl();
+    let checks: [(bool, &str); 8] = [
+        (body.event == Event::Accepted, "its receipt is not for an acceptance"),
+        (
+            (!entry.is_measured() || report.end - report.start == body.size) && (left.is_empty() || added),
+            "its length is not the receipt's",
+        ),
+        (name(&body.uidl) && name(&evidence.uidl), "its receipt is for a message of another name"),
+        (
+            body.mailbox == expected.mailbox && evidence.mailbox == expected.mailbox,
+            "its receipt is for another mailbox",
+        ),
+        (expected.node.is_none_or(|node| node == entry.node), "its receipt is signed by another node than before"),
+        (entry.verify().is_ok(), "the signature of its receipt is wrong"),
+        (!entry.is_measured() || digest == body.digest, "its content is not what the receipt was signed for"),
+        (expected.announced.is_none_or(|d| d == body.digest), "the server named another digest for it"),
+    ];
+    Ok(checks.into_iter().find(|(good, _)| !good).map(|(_, fault)| fault.to_owned()))
+}
+
+/// SHA-256 of the range, plain and behind `salt`, in one pass.
+fn digests(message: &dyn Octets, range: Range<u64>, salt: &[u8]) -> io::Result<(Digest, Digest)> {
+    let (mut plain, mut salted) = (Hasher::default(), Hasher::default());
+    salted.update(salt);
+    let is_salted = !salt.is_empty();
+    message.for_each_block(range, &mut |block| {
+        plain.update(block);
+        if is_salted {
+            salted.update(block);
+        }
+        Ok(())
+    })?;
+    Ok((plain.finish(), salted.finish()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{MAILBOX, adopted, listed, message, node, salted_digest};
+    use super::*;
+    use postkeep_shared::mail::Uidl;
+
+    const UIDL: Uidl = Uidl([7; 16]);
+
+    fn expected(announced: Option<Digest>) -> Expected {
+        Expected { mailbox: MAILBOX, node: Some(node()), announced }
+    }
+
+    fn judge(octets: &[u8], size: u64, uidl: Uidl, expected: &Expected) -> Result<Judged, Misannounced> {
+        from_gateway(&octets.to_vec(), &listed(1, size, &uidl.to_string()), expected).expect("reads")
+    }
+
+    #[test]
+    fn good_messages_by_retr_and_xretr() {
+        for content in [b"Subject: x\r\n\r\nbody\r\n".as_slice(), b"no line end", b"", b"ends in CR\r"] {
+            let (xretr, entry) = message(1, UIDL, content);
+            let mut retr = xretr.clone();
+            if !content.ends_with(b"\r\n") {
+                retr.extend_from_slice(b"\r\n");
+            }
+            assert_eq!(retr.len() as u64, entry.retr_size());
+            for (octets, expected) in [(&retr, expected(None)), (&xretr, expected(Some(entry.body.digest)))] {
+                let judged = judge(octets, entry.retr_size(), UIDL, &expected).expect("announced");
+                assert_eq!(judged.problem, None, "{content:?}");
+                assert_eq!(judged.receipt, Some(entry.clone()));
+                let octets = octets.copy(judged.report).expect("reads");
+                assert!(octets == content);
+                assert_eq!(judged.sha256, Digest::of(content));
+            }
+        }
+    }
+
+    /// RETR always ends an adopted message with a CRLF of its own: nobody knows whether it had one.
+    #[test]
+    fn adopted_messages_by_retr_and_xretr() {
+        for content in [b"Subject: x\r\n\r\nbody\r\n".as_slice(), b"no line end", b""] {
+            let (xretr, entry) = adopted(1, UIDL, content);
+            let retr = [xretr.as_slice(), b"\r\n"].concat();
+            assert_eq!((xretr.len() as u64, retr.len() as u64), (entry.xretr_size(), entry.retr_size()));
+            for (octets, expected) in [(&retr, expected(None)), (&xretr, expected(Some(entry.body.digest)))] {
+                let judged = judge(octets, entry.retr_size(), UIDL, &expected).expect("announced");
+                assert_eq!(judged.problem, None, "{content:?}");
+                assert_eq!(judged.receipt, Some(entry.clone()));
+                assert!(octets.copy(judged.report).expect("reads") == content);
+            }
+        }
+    }
+
+    #[test]
+    fn every_lie_is_named() {
+        let content = b"Subject: x\r\n\r\nbody\r\n";
+        let (octets, entry) = message(1, UIDL, content);
+        let size = entry.retr_size();
+        let problem = |octets: &[u8], uidl, expected: &Expected| {
+            let judged = judge(octets, octets.len() as u64, uidl, expected).expect("announced");
+            assert!(judged.receipt.is_none());
+            judged.problem.expect("has one")
+        };
+        assert!(judge(&octets, size + 1, UIDL, &expected(None)).is_err());
+        assert!(judge(&octets[..octets.len() - 1], size, UIDL, &expected(None)).is_err());
+        let mut changed = octets.clone();
+        *changed.last_mut().expect("not empty") = b'!';
+        assert!(problem(&changed, UIDL, &expected(None)).contains("content is not"));
+        let longer = [octets.as_slice(), b"more"].concat();
+        assert!(problem(&longer, UIDL, &expected(None)).contains("length"));
+        assert!(problem(&octets, Uidl([8; 16]), &expected(None)).contains("another name"));
+        let other = Expected { mailbox: MailboxId([9; 16]), ..expected(None) };
+        assert!(problem(&octets, UIDL, &other).contains("another mailbox"));
+        let other = Expected { node: Some(NodeKey([9; 32])), ..expected(None) };
+        assert!(problem(&octets, UIDL, &other).contains("another node"));
+        let digest = salted_digest(b"other");
+        assert!(problem(&octets, UIDL, &expected(Some(digest))).contains("another digest"));
+        assert!(problem(b"Subject: x\r\n\r\n", UIDL, &expected(None)).contains("does not begin"));
+        assert!(problem(b"", UIDL, &expected(None)).contains("does not begin"));
+    }
+}

@@ -1,0 +1,37 @@
+//! Rounds: taking reports from a source, keeping them, and only then deleting them there.
+//!
+//! The server is not trusted: limits hold for all it sends, receipts and ledger are checked, and anything odd leads to
+//! "fetch, keep, do not delete, alarm". A message is deleted only with a [`crate::store::StoreReceipt`], in the session
+//! that showed it, by the name it had there.
+
+pub mod chain;
+#[cfg(test)]
+mod dialogues;
+#[cfg(test)]
+mod hostile;
+pub mod judge;
+pub mod ledger;
+pub mod listing;
+pub mod machine;
+pub mod password;
+pub mod report;
+mod round;
+#[cfg(test)]
+pub(crate) mod samples;
+pub mod session;
+pub mod state;
+pub mod tls;
+mod visit;
+
+pub use round::{Prepared, Rounds};
+
+use crate::{config::ArchiverConfig, octets::Staging};
+use postkeep_shared::{disk::Disk, run::Failure};
+use state::State;
+use std::sync::Arc;
+
+fn staging_and_state(config: &ArchiverConfig, disk: &Arc<dyn Disk>) -> Result<(Staging, State), Failure> {
+    let staging = Staging::open(&config.staging_dir(), Arc::clone(disk))?;
+    let state = State::open(&config.state_dir(), &**disk)?;
+    Ok((staging, state))
+}

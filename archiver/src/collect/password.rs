@@ -1,0 +1,59 @@
+//! The password file of a source: its first line, readable by its owner only.
+
+use postkeep_shared::{
+    crypt::Password,
+    disk::{Disk, DiskError},
+    run::Failure,
+};
+use std::path::Path;
+use zeroize::Zeroizing;
+
+const MAX_FILE: u64 = 4096;
+
+/// Reads a password file.
+///
+/// # Errors
+/// Exit 2 with a sentence that names the file and never what is in it.
+pub fn read(path: &Path, disk: &dyn Disk) -> Result<Password, Failure> {
+    let fail = |text: &str| Failure::usage(format!("password file {}: {text}", path.display()));
+    let cannot = |e: DiskError| fail(&format!("cannot be read: {}; write the mailbox's password into it", e.source));
+    let entry = disk.entry(path).map_err(cannot)?;
+    if entry.mode & 0o077 != 0 && entry.is_file {
+        return Err(fail("others than its owner may read it; run `chmod 600` on it"));
+    }
+    let octets = Zeroizing::new(disk.read(path, MAX_FILE).map_err(cannot)?);
+    let line = octets.split(|b| *b == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.is_empty() || line.contains(&0) {
+        return Err(fail("its first line is empty; write the mailbox's password into it"));
+    }
+    Ok(Password::received(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use postkeep_shared::disk::LocalDisk;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn only_a_private_file_with_a_password_is_read() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("p");
+        let with = |content: &str, mode: u32| {
+            std::fs::write(&path, content).expect("writes");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("sets");
+            read(&path, &LocalDisk)
+        };
+        assert_eq!(with(" two words \r\nmore", 0o600).expect("reads").expose(), b" two words ");
+        for (content, mode, expected) in [
+            ("secret-word", 0o640, "chmod 600"),
+            ("secret-word", 0o604, "chmod 600"),
+            ("", 0o600, "first line is empty"),
+        ] {
+            let failure = with(content, mode).err().expect("refused").to_string();
+            assert!(failure.contains(expected) && !failure.contains("secret-word"), "{failure}");
+        }
+        assert!(read(&folder.path().join("none"), &LocalDisk).is_err());
+    }
+}

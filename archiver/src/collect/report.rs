@@ -1,0 +1,142 @@
+//! What a round did: the numbers of `run --json`.
+
+use crate::store::{Outcome, Pending};
+use serde::Serialize;
+
+/// Sentences kept per host; the rest is counted.
+const MAX_PROBLEMS: usize = 100;
+
+/// One round of one source.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// The source.
+    pub source: String,
+    /// Reports that are now in the store and were read back.
+    pub collected: u64,
+    /// Of those: filed to at least one owner.
+    pub filed: u64,
+    /// Appearances that are new (owner and folder).
+    pub instances: u64,
+    /// Of those collected: filed to nobody's archive, `@catchall`.
+    pub catchall: u64,
+    /// Messages that stay in the source because they concern no owner.
+    pub left: u64,
+    /// Of those collected: kept whole and filed nowhere.
+    pub dead_letters: u64,
+    /// Messages the source removed after they were stored.
+    pub deleted: u64,
+    /// Messages that are stored and stay at the source because something about them is odd.
+    pub held: u64,
+    /// Octets of the reports collected.
+    pub bytes_in: u64,
+    /// Octets they added to the store.
+    pub bytes_stored: u64,
+    /// Every host, in the order of the configuration.
+    pub hosts: Vec<HostReport>,
+}
+
+/// One host in a round.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct HostReport {
+    /// Name and port.
+    pub host: String,
+    /// Reached, and nothing odd.
+    pub ok: bool,
+    /// Why the session ended early, else the first problem.
+    pub error: Option<String>,
+    /// Everything odd, one sentence each.
+    pub problems: Vec<String>,
+    /// Messages that still wait there; `None` when it could not be asked.
+    pub waiting: Option<u64>,
+    /// It refused the mailbox or the password.
+    #[serde(skip)]
+    pub login_refused: bool,
+    #[serde(skip)]
+    more: usize,
+}
+
+impl Report {
+    /// A round that has not begun.
+    #[must_use]
+    pub fn new(source: &str) -> Self {
+        Self { source: source.to_owned(), ..Self::default() }
+    }
+
+    /// Counts a report that is stored and was read back.
+    pub fn count(&mut self, pending: &Pending) {
+        self.collected += 1;
+        self.instances += pending.instances;
+        self.bytes_in += pending.bytes_in;
+        self.bytes_stored += pending.bytes_stored;
+        match pending.outcome {
+            Outcome::Filed => self.filed += 1,
+            Outcome::CatchAll => self.catchall += 1,
+            Outcome::DeadLetter | Outcome::Quarantine => self.dead_letters += 1,
+        }
+    }
+
+    /// Whether a person should look.
+    #[must_use]
+    pub fn needs_attention(&self) -> bool {
+        self.left > 0 || self.held > 0 || self.hosts.iter().any(|host| !host.ok)
+    }
+
+    /// Whether every host refused mailbox or password.
+    #[must_use]
+    pub fn login_refused(&self) -> bool {
+        !self.hosts.is_empty() && self.hosts.iter().all(|host| host.login_refused)
+    }
+
+    /// One line for people.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let mut line = format!(
+            "{}: {} collected, {} filed ({} appearances), {} catch-all, {} dead letters, {} left, {} deleted at the \
+             source, {} octets in, {} stored",
+            self.source,
+            self.collected,
+            self.filed,
+            self.instances,
+            self.catchall,
+            self.dead_letters,
+            self.left,
+            self.deleted,
+            self.bytes_in,
+            self.bytes_stored
+        );
+        if self.held > 0 {
+            line += &format!(", {} kept but not deleted", self.held);
+        }
+        for host in self.hosts.iter().filter(|host| !host.ok) {
+            line += &format!("; {}: {}", host.host, host.error.as_deref().unwrap_or("not well"));
+        }
+        line
+    }
+}
+
+impl HostReport {
+    /// A host that was not asked yet.
+    #[must_use]
+    pub fn new(host: String) -> Self {
+        Self { host, ok: true, ..Self::default() }
+    }
+
+    /// Something odd: an alarm in the log, and a sentence in the report.
+    pub fn problem(&mut self, source: &str, text: String) {
+        tracing::warn!("{source}, {}: {text}", self.host);
+        self.ok = false;
+        self.error.get_or_insert_with(|| text.clone());
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(text);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Ends the list of problems.
+    pub fn finish(&mut self) {
+        if self.more > 0 {
+            self.problems.push(format!("and {} more", self.more));
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! One round of one source: every host once; a host that is down does not stop the others.
+
+use super::{
+    password,
+    report::{HostReport, Report},
+    staging_and_state,
+    state::{Seen, State},
+    tls::Connector,
+    visit::{Tools, Visit, VisitError},
+};
+use crate::{
+    config::{ArchiverConfig, Source, Unknown},
+    filing::{self, Owners, Rules},
+    octets::Staging,
+    store::{Store, Unlock, UnlockKey},
+};
+use postkeep_shared::{
+    crypt::Password,
+    disk::Disk,
+    mail::Digest,
+    run::{Failure, Shutdown, now_ms},
+};
+use std::sync::Arc;
+
+/// What rounds work with: store, state, staging. One at a time per data folder.
+pub struct Rounds {
+    config: ArchiverConfig,
+    store: Store,
+    state: State,
+    staging: Staging,
+    shutdown: Shutdown,
+}
+
+/// A source with everything it needs to connect, so that a missing password is told before any round begins.
+pub struct Prepared {
+    /// The source.
+    pub source: Source,
+    password: Password,
+    connector: Connector,
+}
+
+impl Prepared {
+    /// Reads the password file and sets up TLS.
+    ///
+    /// # Errors
+    /// Exit 2 with a sentence.
+    pub fn new(source: &Source, disk: &dyn Disk) -> Result<Self, Failure> {
+        let password = password::read(&source.password_file, disk)?;
+        let connector = Connector::new(&source.tls)
+            .map_err(|text| Failure::usage(format!("source {}, tls: {text}", source.name)))?;
+        Ok(Self { source: source.clone(), password, connector })
+    }
+
+    /// The password, for one login.
+    #[must_use]
+    pub fn password(&self) -> Password {
+        self.password.clone()
+    }
+
+    /// How its servers prove themselves.
+    #[must_use]
+    pub fn connector(&self) -> &Connector {
+        &self.connector
+    }
+}
+
+impl Rounds {
+    /// Opens store and state; the caller holds the writer's lock.
+    ///
+    /// # Errors
+    /// The store's, or a folder that cannot be used.
+    pub fn open(config: ArchiverConfig, disk: &Arc<dyn Disk>, shutdown: Shutdown) -> Result<Self, Failure> {
+        let key = UnlockKey::load(&config.unlock_key_file(), &**disk)?;
+        let store = Store::open(&config.store_dir(), &Unlock::Key(&key), Arc::clone(disk))?;
+        let (staging, state) = staging_and_state(&config, disk)?;
+        Ok(Self { config, store, state, staging, shutdown })
+    }
+
+    /// One round.
+    ///
+    /// # Errors
+    /// What stops everything: owners file, store, state, disk. Trouble of a host is in the report.
+    pub async fn round(&mut self, prepared: &Prepared) -> Result<Report, Failure> {
+        let source = &prepared.source;
+        let owners = Owners::load(&self.config.owners_file)?;
+        let unknown = match source.unknown {
+            Unknown::CatchAll => filing::Unknown::CatchAll,
+            Unknown::Leave => filing::Unknown::Leave,
+        };
+        let rules = Rules { own_domains: self.config.own_domains.clone(), unknown };
+        let rules_digest = Digest::of(format!("{}\n{:?}", owners.to_toml(), rules).as_bytes());
+        let mut report = Report::new(&source.name);
+        for host in &source.hosts {
+            if self.shutdown.is_fired() {
+                break;
+            }
+            let mut here = HostReport::new(host.to_string());
+            let tools = Tools {
+                store: &mut self.store,
+                state: &self.state,
+                staging: &self.staging,
+                owners: &owners,
+                rules: &rules,
+                rules_digest,
+                shutdown: &self.shutdown,
+            };
+            let visit = Visit::new(tools, source, host, &mut report, &mut here)?;
+            match visit.run(&prepared.connector, prepared.password()).await {
+                Ok(()) => {}
+                Err(VisitError::Session(error)) => {
+                    here.login_refused = error.is_login();
+                    let text = error.to_string();
+                    here.problem(&source.name, text.clone());
+                    here.error = Some(text);
+                }
+                Err(VisitError::Fatal(failure)) => return Err(failure),
+            }
+            here.finish();
+            self.see(source, &here)?;
+            report.hosts.push(here);
+        }
+        self.state.flush()?;
+        Ok(report)
+    }
+
+    fn see(&self, source: &Source, here: &HostReport) -> Result<(), Failure> {
+        let before = self.state.seen(&source.name, &here.host)?.unwrap_or_default();
+        let time_ms = now_ms();
+        let seen = Seen {
+            time_ms,
+            error: here.error.clone(),
+            well_ms: if here.ok { Some(time_ms) } else { before.well_ms },
+            waiting: here.waiting.unwrap_or(before.waiting),
+        };
+        self.state.see(&source.name, &here.host, &seen)
+    }
+}

@@ -1,0 +1,205 @@
+//! The small state per source: which node signs on a host, what was seen there last, which messages were left.
+//!
+//! A cache in sled: everything that matters for keeping and deleting is in the store's records. Deleted or damaged, it
+//! is made again: pins from the receipts in the store, the rest by the next round.
+
+use crate::store::Store;
+use postkeep_shared::{
+    disk::{Disk, create_dirs},
+    mail::Digest,
+    receipt::NodeKey,
+    run::Failure,
+};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+const CACHE: u64 = 4 * 1024 * 1024;
+
+/// The state of every source.
+pub struct State {
+    db: sled::Db,
+    pins: sled::Tree,
+    hosts: sled::Tree,
+    left: sled::Tree,
+    waiting: sled::Tree,
+}
+
+/// What was seen of a host last.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// When, milliseconds since 1970-01-01 UTC.
+    pub time_ms: u64,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// When it was last reached without an error.
+    pub well_ms: Option<u64>,
+    /// Messages that waited at the end.
+    pub waiting: u64,
+}
+
+impl State {
+    /// Opens the state, makes it again where it cannot be opened. The writer's lock is held by the caller.
+    ///
+    /// # Errors
+    /// When not even a new one can be made.
+    pub fn open(dir: &Path, disk: &dyn Disk) -> Result<Self, Failure> {
+        create_dirs(disk, dir)?;
+        Self::try_open(dir).or_else(|error| {
+            tracing::warn!("{}: {error}; what was seen before is read from the store instead", dir.display());
+            disk.remove_tree(dir)?;
+            create_dirs(disk, dir)?;
+            Self::try_open(dir).map_err(|error| Failure::cannot(format!("{}: {error}", dir.display())))
+        })
+    }
+
+    fn try_open(dir: &Path) -> sled::Result<Self> {
+        let db = sled::Config::new().path(dir).cache_capacity(CACHE).open()?;
+        Ok(Self {
+            pins: db.open_tree("pins")?,
+            hosts: db.open_tree("hosts")?,
+            left: db.open_tree("left")?,
+            waiting: db.open_tree("waiting")?,
+            db,
+        })
+    }
+
+    /// The node that signs on a host: as remembered, else as the receipts in the store show.
+    ///
+    /// # Errors
+    /// Reading the state or the store.
+    pub fn node(&self, source: &str, host: &str, store: &Store) -> Result<Option<NodeKey>, Failure> {
+        if let Some(key) = self.pins.get(key(&[source, host])).map_err(failure)? {
+            return Ok(key.as_ref().try_into().ok().map(NodeKey));
+        }
+        for report in store.collected(source) {
+            let report = report?;
+            if let (Some(node), true) = (report.node, report.host == host) {
+                self.pin(source, host, node)?;
+                return Ok(Some(node));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Remembers the node that signs on a host: done once, at first sight.
+    ///
+    /// # Errors
+    /// Writing the state.
+    pub fn pin(&self, source: &str, host: &str, node: NodeKey) -> Result<(), Failure> {
+        self.pins.insert(key(&[source, host]), node.0.as_slice()).map_err(failure)?;
+        Ok(())
+    }
+
+    /// Remembers what was seen of a host.
+    ///
+    /// # Errors
+    /// Writing the state.
+    pub fn see(&self, source: &str, host: &str, seen: &Seen) -> Result<(), Failure> {
+        let value = serde_json::to_vec(seen).map_err(Failure::cannot)?;
+        self.hosts.insert(key(&[source, host]), value).map_err(failure)?;
+        Ok(())
+    }
+
+    /// What was seen of a host last.
+    ///
+    /// # Errors
+    /// Reading the state.
+    pub fn seen(&self, source: &str, host: &str) -> Result<Option<Seen>, Failure> {
+        let value = self.hosts.get(key(&[source, host])).map_err(failure)?;
+        Ok(value.and_then(|value| serde_json::from_slice(&value).ok()))
+    }
+
+    /// Remembers the names that wait on a host: what `reconcile --offline` goes by.
+    ///
+    /// # Errors
+    /// Writing the state.
+    pub fn set_waiting(&self, source: &str, host: &str, names: &[String]) -> Result<(), Failure> {
+        self.waiting.insert(key(&[source, host]), names.join("\n").into_bytes()).map_err(failure)?;
+        Ok(())
+    }
+
+    /// The names that waited on a host at the end of the last session there.
+    ///
+    /// # Errors
+    /// Reading the state.
+    pub fn waiting(&self, source: &str, host: &str) -> Result<Vec<String>, Failure> {
+        let value = self.waiting.get(key(&[source, host])).map_err(failure)?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&value);
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// Remembers that a message was left in its source under these rules.
+    ///
+    /// # Errors
+    /// Writing the state.
+    pub fn leave(&self, source: &str, uidl: &str, rules: Digest) -> Result<(), Failure> {
+        self.left.insert(key(&[source, uidl]), rules.0.as_slice()).map_err(failure)?;
+        Ok(())
+    }
+
+    /// Whether a message was left under the same rules: it need not be fetched again.
+    ///
+    /// # Errors
+    /// Reading the state.
+    pub fn is_left(&self, source: &str, uidl: &str, rules: Digest) -> Result<bool, Failure> {
+        Ok(self.left.get(key(&[source, uidl])).map_err(failure)?.is_some_and(|known| known.as_ref() == rules.0))
+    }
+
+    /// Writes what is remembered out.
+    ///
+    /// # Errors
+    /// Writing the state.
+    pub fn flush(&self) -> Result<(), Failure> {
+        self.db.flush().map(|_| ()).map_err(failure)
+    }
+}
+
+/// Names joined so that no two lists of names give the same key.
+fn key(parts: &[&str]) -> Vec<u8> {
+    let mut key = Vec::new();
+    for part in parts {
+        key.extend_from_slice(&(part.len() as u32).to_be_bytes());
+        key.extend_from_slice(part.as_bytes());
+    }
+    key
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the form map_err wants")]
+fn failure(error: sled::Error) -> Failure {
+    Failure::cannot(format!("the state folder: {error}; it may be deleted, the next round makes it again"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use postkeep_shared::disk::LocalDisk;
+
+    #[test]
+    fn what_was_remembered_is_there_again() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let dir = folder.path().join("state");
+        let rules = Digest([1; 32]);
+        {
+            let state = State::open(&dir, &LocalDisk).expect("opens");
+            state.leave("a", "b", rules).expect("writes");
+            state.set_waiting("a", "h:995", &["x".into(), "y".into()]).expect("writes");
+            state.see("a", "h:995", &Seen { time_ms: 5, ..Seen::default() }).expect("writes");
+            state.flush().expect("writes");
+        }
+        let state = State::open(&dir, &LocalDisk).expect("opens");
+        assert!(state.is_left("a", "b", rules).expect("reads"));
+        assert!(!state.is_left("a", "b", Digest([2; 32])).expect("reads"));
+        assert!(!state.is_left("ab", "", rules).expect("reads"));
+        assert_eq!(state.waiting("a", "h:995").expect("reads"), ["x", "y"]);
+        assert_eq!(state.seen("a", "h:995").expect("reads").map(|s| s.time_ms), Some(5));
+    }
+
+    #[test]
+    fn a_damaged_state_is_made_again() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let dir = folder.path().join("state");
+        drop(State::open(&dir, &LocalDisk).expect("opens"));
+        std::fs::write(dir.join("conf"), b"garbage").expect("writes");
+        State::open(&dir, &LocalDisk).expect("opens again");
+    }
+}

@@ -1,0 +1,426 @@
+//! The archiver's settings: `postkeep-archiver.toml` (every setting: `deploy/archiver.toml`), checked as a whole.
+//!
+//! Nothing here opens a password file, a store or a connection.
+
+use crate::journal::Profile;
+use postkeep_shared::{
+    config::{Config, ConfigError, Section, find_file},
+    mail::{Digest, MailboxId},
+    run::{Failure, LogFormat, init_logs},
+};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Name of the configuration file where none is given.
+pub const FILE_NAME: &str = "postkeep-archiver.toml";
+/// Prefix of the environment variables that override settings.
+pub const ENVIRONMENT: &str = "POSTKEEP_ARCHIVER";
+
+/// Everything the file says, checked.
+#[derive(Debug, Clone)]
+pub struct ArchiverConfig {
+    /// The file it came from.
+    pub file: PathBuf,
+    /// Where state and stores are.
+    pub data_dir: PathBuf,
+    /// Domains whose addresses should all have an owner, lower case.
+    pub own_domains: Vec<String>,
+    /// The owners and their addresses.
+    pub owners_file: PathBuf,
+    /// What to collect, in the order of the file.
+    pub sources: Vec<Source>,
+    /// How to log.
+    pub log: Log,
+}
+
+/// How to log.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// A filter such as `info`.
+    pub level: String,
+    /// Text or JSON lines.
+    pub format: LogFormat,
+}
+
+impl Log {
+    /// Starts logging.
+    pub fn start(&self) {
+        // What the catalog's and the state's libraries tell about themselves is noise, unless it was asked for.
+        let quiet = if self.level.contains('=') { "" } else { ",fjall=warn,lsm_tree=warn,sled=warn" };
+        init_logs(&format!("{}{quiet}", self.level), self.format);
+    }
+}
+
+/// One place that reports are collected from.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Its name; letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// What the other side is.
+    pub kind: SourceKind,
+    /// How its messages are read.
+    pub profile: Profile,
+    /// Every host is asked in every round.
+    pub hosts: Vec<Host>,
+    /// Login name.
+    pub mailbox: String,
+    /// First line: the password. Readable by its owner only.
+    pub password_file: PathBuf,
+    /// How the server's certificate is checked.
+    pub tls: Verify,
+    /// Time between two rounds of `serve`.
+    pub interval: Duration,
+    /// When a stored report is deleted at its source.
+    pub delete: DeleteRule,
+    /// What happens to a report that concerns no owner.
+    pub unknown: Unknown,
+}
+
+/// What the other side is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceKind {
+    /// A Postkeep gateway: every message must carry its receipt.
+    Gateway,
+    /// Any POP3 server.
+    Pop3,
+}
+
+/// A server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Name or address, without brackets.
+    pub name: String,
+    /// TCP port; on 110 TLS begins with STLS, on every other at once.
+    pub port: u16,
+}
+
+impl Host {
+    /// Whether TLS begins with STLS instead of with the connection.
+    #[must_use]
+    pub fn uses_stls(&self) -> bool {
+        self.port == 110
+    }
+}
+
+impl std::fmt::Display for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.name.contains(':') {
+            write!(f, "[{}]:{}", self.name, self.port)
+        } else {
+            write!(f, "{}:{}", self.name, self.port)
+        }
+    }
+}
+
+/// How a server's certificate is checked. There is no way to accept any certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verify {
+    /// SHA-256 of the public key (SPKI DER) is one of these.
+    Pin(Vec<Digest>),
+    /// Signed by an authority the operating system trusts, for this name.
+    System,
+    /// Signed by an authority of this PEM file, for this name.
+    Ca(PathBuf),
+}
+
+/// When a stored report is deleted at its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeleteRule {
+    /// In the session that fetched it, once the store has proved it.
+    AtOnce,
+    /// This long after it was stored.
+    After(Duration),
+    /// Not at all.
+    Never,
+}
+
+/// What happens to a report that concerns no owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// Archived as `@catchall`.
+    CatchAll,
+    /// Left in the source and counted.
+    Leave,
+}
+
+impl ArchiverConfig {
+    /// Finds (see [`find_file`]) and loads the configuration.
+    ///
+    /// # Errors
+    /// Exit 2 with every mistake.
+    pub fn find(named: Option<&Path>) -> Result<Self, Failure> {
+        Ok(Self::load(&find_file(named, FILE_NAME))?)
+    }
+
+    /// Loads `file` with the environment over it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every mistake.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let config = Config::read(file, ENVIRONMENT)?;
+        let root = config.root();
+        let data_dir = config.resolve(&root.required("data_dir").unwrap_or_default());
+        let owners_file = config.resolve(&root.text("owners_file").unwrap_or_else(|| "owners.toml".into()));
+        let own_domains = own_domains(root);
+        let tables = root.tables("source");
+        let sources: Vec<Source> = tables.iter().map(|table| source(&config, table)).collect();
+        let mut names = BTreeSet::new();
+        for (source, table) in sources.iter().zip(&tables) {
+            if !source.name.is_empty() && !names.insert(source.name.clone()) {
+                table.mistake("name", format!("`{}` names a source before this one; choose another", source.name));
+            }
+        }
+        let log = log(&root.section("log"));
+        config.finish()?;
+        Ok(Self { file: file.to_owned(), data_dir, own_domains, owners_file, sources, log })
+    }
+
+    /// The writer's lock.
+    #[must_use]
+    pub fn lock_file(&self) -> PathBuf {
+        self.data_dir.join("lock")
+    }
+
+    /// Encrypted temporary files.
+    #[must_use]
+    pub fn staging_dir(&self) -> PathBuf {
+        self.data_dir.join("staging")
+    }
+
+    /// What was last seen of each source; may be deleted.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.data_dir.join("state")
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store_dir(&self) -> PathBuf {
+        self.data_dir.join("stores").join("main")
+    }
+
+    /// The key that opens the store unattended.
+    #[must_use]
+    pub fn unlock_key_file(&self) -> PathBuf {
+        self.data_dir.join("unlock.key")
+    }
+}
+
+fn own_domains(root: &Section) -> Vec<String> {
+    let domains: Vec<String> =
+        root.list("own_domains").unwrap_or_default().iter().map(|d| d.to_ascii_lowercase()).collect();
+    for domain in domains.iter().filter(|d| d.is_empty() || d.contains(['@', ' ', '/']) || d.starts_with('.')) {
+        root.mistake("own_domains", format!("`{domain}` is not a domain; write for example \"aurora.example\""));
+    }
+    domains
+}
+
+fn log(section: &Section) -> Log {
+    let format = section.choice("format", &["text", "json"]);
+    let format = if format.as_deref() == Some("json") { LogFormat::Json } else { LogFormat::Text };
+    Log { level: section.text("level").unwrap_or_else(|| "info".into()), format }
+}
+
+fn source(config: &Config, table: &Section) -> Source {
+    let name = table.required("name").unwrap_or_default();
+    if !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) || name.len() > 64 {
+        table.mistake("name", "must be 1 to 64 letters, digits, `-`, `_` or `.`");
+    }
+    let kind = match table.choice("kind", &["gateway", "pop3"]).as_deref() {
+        Some("pop3") => SourceKind::Pop3,
+        _ => SourceKind::Gateway,
+    };
+    let profile = match table.choice("profile", &["journal", "multidrop", "single"]).as_deref() {
+        Some("multidrop") => Profile::Multidrop,
+        Some("single") => Profile::Single,
+        _ => Profile::Journal,
+    };
+    let interval = table.duration("interval").unwrap_or(Duration::from_secs(60));
+    if interval < Duration::from_secs(1) {
+        table.mistake("interval", "shorter than a second; write for example \"1m\"");
+    }
+    let unknown = match table.choice("unknown", &["catchall", "leave"]).as_deref() {
+        Some("leave") => Unknown::Leave,
+        _ => Unknown::CatchAll,
+    };
+    let mailbox = table.required("mailbox").unwrap_or_default();
+    if mailbox.is_empty() && table.has("mailbox") || mailbox.chars().any(char::is_control) {
+        table.mistake("mailbox", "must be the login name, for a gateway \"mbx-…\"");
+    }
+    let local = mailbox.split('@').next().unwrap_or_default();
+    if kind == SourceKind::Gateway && !mailbox.is_empty() && local.parse::<MailboxId>().is_err() {
+        table.mistake(
+            "mailbox",
+            "a gateway mailbox is `mbx-` and 32 hex digits; for another server set kind = \"pop3\"",
+        );
+    }
+    if table.has("password") {
+        table.text("password");
+        table.mistake(
+            "password",
+            "passwords do not stand in the configuration; put it into a file and name that as `password_file`",
+        );
+    }
+    Source {
+        name,
+        kind,
+        profile,
+        hosts: hosts(table),
+        mailbox,
+        password_file: config.resolve(&table.required("password_file").unwrap_or_default()),
+        tls: verify(config, &table.section("tls")),
+        interval,
+        delete: delete(table),
+        unknown,
+    }
+}
+
+fn hosts(table: &Section) -> Vec<Host> {
+    let listed = table.list("hosts").unwrap_or_default();
+    if table.text("mx").is_some() {
+        table.mistake("mx", "this release does not look up MX hosts; list them as `hosts = [\"a.example:995\", …]`");
+    } else if listed.is_empty() {
+        table.mistake("hosts", "missing; add for example hosts = [\"msgw.example:995\"]");
+    }
+    let parsed = listed.iter().filter_map(|text| {
+        let host = host(text);
+        if host.is_none() {
+            table
+                .mistake("hosts", format!("`{text}` is not a host; write name:port, for example \"msgw.example:995\""));
+        }
+        host
+    });
+    parsed.collect()
+}
+
+/// `name:port`, `name` (port 995), `[v6]:port`.
+fn host(text: &str) -> Option<Host> {
+    let (name, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (name, rest) = rest.split_once(']')?;
+            let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) };
+            name.parse::<std::net::Ipv6Addr>().ok()?;
+            (name, port)
+        }
+        None => match text.split_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (text, None),
+        },
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if name.is_empty() || name.len() > 253 || !(text.starts_with('[') || name.chars().all(plain)) {
+        return None;
+    }
+    let port = port.map_or(Some(995), |port| port.parse().ok()).filter(|port| *port > 0)?;
+    Some(Host { name: name.to_owned(), port })
+}
+
+fn verify(config: &Config, section: &Section) -> Verify {
+    let mode = section.choice("verify", &["pin", "system", "ca"]);
+    let pins = section.list("pin_sha256");
+    let ca_file = section.text("ca_file");
+    match (mode.as_deref(), pins, ca_file) {
+        (Some("pin"), Some(pins), None) if !pins.is_empty() => {
+            let parsed = pins.iter().filter_map(|pin| {
+                let digest = Digest::from_hex(&pin.replace(':', ""));
+                if digest.is_none() {
+                    section.mistake("pin_sha256", "a pin is 64 hex digits: the SHA-256 of the server's public key");
+                }
+                digest
+            });
+            Verify::Pin(parsed.collect())
+        }
+        (Some("pin"), None | Some(_), None) => {
+            if section.list("pin_sha256").is_none_or(|pins| pins.is_empty()) {
+                section.mistake("pin_sha256", "missing; add the hex SHA-256 of the server's public key");
+            }
+            Verify::Pin(Vec::new())
+        }
+        (Some("ca"), None, Some(file)) => Verify::Ca(config.resolve(&file)),
+        (Some("ca"), None, None) => {
+            section.mistake("ca_file", "missing; name the PEM file with the authority's certificate");
+            Verify::System
+        }
+        (Some("system") | None, None, None) => Verify::System,
+        (mode, _, _) => {
+            let mode = mode.unwrap_or("system");
+            section.mistake("verify", format!("`{mode}` does not go with the other settings here: `pin_sha256` needs \"pin\", `ca_file` needs \"ca\""));
+            Verify::System
+        }
+    }
+}
+
+fn delete(table: &Section) -> DeleteRule {
+    let Some(text) = table.text("delete") else { return DeleteRule::AtOnce };
+    match (text.as_str(), text.strip_prefix("after ").map(postkeep_shared::config::parse_duration)) {
+        ("at-once", _) => DeleteRule::AtOnce,
+        ("never", _) => DeleteRule::Never,
+        (_, Some(Ok(after))) => DeleteRule::After(after),
+        (text, _) => {
+            table.mistake("delete", format!("`{text}` is not one of: at-once, after 7d, never"));
+            DeleteRule::Never
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<ArchiverConfig, ConfigError> {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let file = folder.path().join("c.toml");
+        std::fs::write(&file, text).expect("writes");
+        ArchiverConfig::load(&file)
+    }
+
+    const SOURCE: &str = "data_dir = 'data'\n[[source]]\nname = 'm365'\nhosts = ['msgw1.example:995', '[::1]:110']\n\
+                          mailbox = 'mbx-000102030405060708090a0b0c0d0e0f'\npassword_file = 'm365.password'\n";
+
+    #[test]
+    fn defaults_are_the_careful_ones() {
+        let config = load(SOURCE).expect("valid");
+        let source = &config.sources[0];
+        assert_eq!(source.kind, SourceKind::Gateway);
+        assert_eq!(source.tls, Verify::System);
+        assert_eq!(source.delete, DeleteRule::AtOnce);
+        assert_eq!(source.unknown, Unknown::CatchAll);
+        assert_eq!(source.hosts[1].to_string(), "[::1]:110");
+        assert!(source.hosts[1].uses_stls() && !source.hosts[0].uses_stls());
+        assert!(config.data_dir.ends_with("data") && config.data_dir.is_absolute());
+    }
+
+    #[test]
+    fn every_mistake_has_its_sentence() {
+        for (line, expected) in [
+            ("delet = 'never'", "did you mean `delete`?"),
+            ("delete = 'after lunch'", "is not one of: at-once, after 7d, never"),
+            ("tls = { verify = 'none' }", "is not one of: pin, system, ca"),
+            ("tls = { verify = 'pin' }", "source[1].tls.pin_sha256: missing"),
+            ("tls = { verify = 'pin', pin_sha256 = ['00'] }", "64 hex digits"),
+            ("tls = { verify = 'ca' }", "ca_file: missing"),
+            ("tls = { pin_sha256 = ['00'] }", "does not go with"),
+            ("interval = '5 years'", "is not a time span"),
+            ("password = 'secret-word'", "put it into a file"),
+            ("mx = 'msgw.example'", "list them as"),
+            ("kind = 5", "must be a text in quotes, not a number"),
+            ("unknown = 'drop'", "is not one of: catchall, leave"),
+            ("[[source]]\nname = 'm365'\nhosts = ['x']\nmailbox = 'y'\npassword_file = 'z'", "names a source before"),
+            ("[[source]]\nname = 'a b'\nhosts = ['x:0']\npassword_file = 'z'", "source[2].mailbox: missing"),
+        ] {
+            let text = load(&format!("{SOURCE}{line}\n")).expect_err(line).to_string();
+            assert!(text.contains(expected), "{line}: {text}");
+            assert!(!text.contains("secret-word"));
+        }
+    }
+
+    #[test]
+    fn delete_rules() {
+        let rule = |text: &str| load(&format!("{SOURCE}delete = '{text}'\n")).expect("valid").sources[0].delete;
+        assert_eq!(rule("after 7d"), DeleteRule::After(Duration::from_secs(7 * 86_400)));
+        assert_eq!(rule("never"), DeleteRule::Never);
+    }
+}

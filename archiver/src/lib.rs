@@ -1,0 +1,14 @@
+//! Postkeep archiver: collects reports, files them to their owners, keeps them and proves it.
+//!
+//! Directions: `cli` uses everything; `collect` and `reconcile` use `journal`, `filing` and `store`, which know
+//! neither sockets nor each other's insides; `octets` is below them all.
+
+pub mod cli;
+pub mod collect;
+pub mod config;
+pub mod export;
+pub mod filing;
+pub mod journal;
+pub mod octets;
+pub mod reconcile;
+pub mod store;

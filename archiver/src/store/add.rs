@@ -1,0 +1,303 @@
+//! Adding reports, and the commit that makes them durable (reliability: packs, records, catalog, read-back, receipt).
+
+use super::{
+    Commit, NewReport, Pending, Store, StoreError, StoreReceipt, StoreResult,
+    catalog::{Space, View},
+    entry::{
+        AlternateRecord, InstanceRecord, LedgerRecord, MessageRecord, RawRecord, Record, ReportRecord, Summary,
+        encode_entry,
+    },
+    header::summarise,
+    index::{MessageEntry, apply, has_ledger},
+    recipe::Hex,
+    report::Outcome,
+    write::Writer,
+};
+use crate::{
+    journal::{Content, Handling},
+    octets::Octets,
+};
+use postkeep_shared::{
+    mail::{Digest, Hasher},
+    receipt::Entry,
+};
+use std::{io, ops::Range};
+
+/// Ledger entries of one record.
+const LEDGER_BATCH: usize = 512;
+
+/// A report that waits for the commit.
+pub(super) struct Waiting {
+    pub(super) receipt: StoreReceipt,
+    pub(super) number: u64,
+}
+
+impl Store {
+    /// Splits a report, finds what is stored already, writes the rest to the open pack. Memory is bounded whatever
+    /// the size. Nothing is durable before [`Self::commit`]. After an [`StoreError::Input`] the store goes on; after
+    /// any other error it must be opened again.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn add(&mut self, report: NewReport<'_>) -> StoreResult<Pending> {
+        self.check_writable()?;
+        let result = self.add_report(&report);
+        self.fail_on(result)
+    }
+
+    fn add_report(&mut self, report: &NewReport<'_>) -> StoreResult<Pending> {
+        check_digest(report)?;
+        let taken = self.take_apart(report)?;
+        let Taken { message, alternates, messages, raw, stored } = taken;
+        let outcome = outcome(report, message.is_some());
+        let record = ReportRecord {
+            source: report.source.to_owned(),
+            host: report.host.to_owned(),
+            mailbox: report.mailbox.clone(),
+            uidl: report.uidl.clone(),
+            receipt: report.receipt.as_ref().map(encode_entry),
+            evidence: report.evidence.as_ref().map(Into::into),
+            collected_ms: report.collected_ms,
+            outcome,
+            verdict: report.verdict.into(),
+            unowned: report.plan.unowned.clone(),
+            instances: instances(report),
+            message,
+            alternates,
+            messages,
+            raw,
+        };
+        let id = record.message.as_ref().map(|message| data_encoding::HEXLOWER.encode(&message.id.0));
+        let (number, instances) = self.put_record(&Record::Report(Box::new(record)))?;
+        let receipt = StoreReceipt {
+            source: report.source.to_owned(),
+            mailbox: report.mailbox.clone(),
+            uidl: report.uidl.clone(),
+            raw_sha256: report.raw_sha256,
+            size: report.raw.len(),
+            outcome,
+        };
+        self.pending.push(Waiting { receipt, number });
+        self.uncommitted += report.raw.len();
+        Ok(Pending { outcome, message: id, instances, bytes_in: report.raw.len(), bytes_stored: stored })
+    }
+
+    /// Keeps ledger entries of a gateway for `reconcile`; those known already are skipped. Durable with the next
+    /// [`Self::commit`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn add_ledger(&mut self, source: &str, host: &str, entries: &[Entry]) -> StoreResult<()> {
+        self.check_writable()?;
+        let result = self.add_entries(source, host, entries);
+        self.fail_on(result)
+    }
+
+    fn add_entries(&mut self, source: &str, host: &str, entries: &[Entry]) -> StoreResult<()> {
+        let mut fresh = Vec::new();
+        for entry in entries {
+            let view = View { catalog: &*self.catalog, batch: &mut self.batch, keys: &self.keys };
+            if !has_ledger(&view, source, entry)? {
+                fresh.push(encode_entry(entry));
+            }
+        }
+        for entries in fresh.chunks(LEDGER_BATCH) {
+            let record = LedgerRecord { source: source.to_owned(), host: host.to_owned(), entries: entries.to_vec() };
+            self.put_record(&Record::Ledger(record))?;
+        }
+        Ok(())
+    }
+
+    /// Octets of reports that were added since the last commit: a round commits when this gets large.
+    #[must_use]
+    pub fn uncommitted_bytes(&self) -> u64 {
+        self.uncommitted
+    }
+
+    /// Puts a record behind those that wait. Returns its number and how many appearances it adds.
+    fn put_record(&mut self, record: &Record) -> StoreResult<(u64, u64)> {
+        let number = self.head.number + self.payloads.len() as u64 + 1;
+        let payload = serde_json::to_vec(record).map_err(|e| StoreError::Failed(e.to_string()))?;
+        let mut view = View { catalog: &*self.catalog, batch: &mut self.batch, keys: &self.keys };
+        let fresh = apply(&mut view, &mut self.totals, number, record)?;
+        self.payloads.push(payload);
+        Ok((number, fresh))
+    }
+
+    fn take_apart(&mut self, report: &NewReport<'_>) -> StoreResult<Taken> {
+        let heal = self.heal;
+        let mut view = View { catalog: &*self.catalog, batch: &mut self.batch, keys: &self.keys };
+        let mut writer = Writer { view: &mut view, packs: &mut self.packs, heal, stored: 0 };
+        let mut messages = Vec::new();
+        let mut embedded: Vec<(Range<u64>, [u8; 16])> = Vec::new();
+        let mut keep = |writer: &mut Writer<'_, '_>, content: &Content| -> StoreResult<Summary> {
+            let octets = content.octets(report.raw)?;
+            let (summary, new) = store_message(writer, &*octets, &messages)?;
+            messages.extend(new);
+            if let Content::Range(range) = content {
+                embedded.push((range.clone(), summary.id.0));
+            }
+            Ok(summary)
+        };
+        let message = report.verdict.content.as_ref().map(|content| keep(&mut writer, content)).transpose()?;
+        let mut alternates = Vec::new();
+        for (role, content) in &report.verdict.alternates {
+            let summary = keep(&mut writer, content)?;
+            alternates.push(AlternateRecord { role: *role, message: summary.id });
+        }
+        let recipe = writer.store(report.raw, &embedded)?;
+        let raw = RawRecord { sha256: Hex(report.raw_sha256.0), size: report.raw.len(), recipe };
+        Ok(Taken { message, alternates, messages, raw, stored: writer.stored })
+    }
+
+    /// Brings everything added to stable storage (packs, then records: the commit point, then the catalog), then
+    /// reads every report back past the page cache and compares it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is acknowledged then, and the store must be opened again.
+    pub fn commit(&mut self) -> StoreResult<Commit> {
+        self.check_writable()?;
+        let result = self.make_durable();
+        let record_bytes = self.fail_on(result)?;
+        let mut commit = Commit { record_bytes, ..Commit::default() };
+        self.packs.fresh();
+        for waiting in std::mem::take(&mut self.pending) {
+            match self.read_back(waiting.number, &waiting.receipt) {
+                Ok(()) => commit.receipts.push(waiting.receipt),
+                Err(error) => commit.failures.push((waiting.receipt.uidl, error)),
+            }
+        }
+        self.packs.cached();
+        self.heal = !commit.failures.is_empty();
+        Ok(commit)
+    }
+
+    /// Octets that the records took.
+    fn make_durable(&mut self) -> StoreResult<u64> {
+        if self.payloads.is_empty() {
+            return Ok(0);
+        }
+        self.packs.sync()?;
+        let payloads = std::mem::take(&mut self.payloads);
+        let first = self.head.number + 1;
+        let (head, places) = self.records.append(&self.head, &payloads)?;
+        let octets = places.first().map_or(0, |first| head.end - first.offset);
+        self.head = head;
+        let mut batch = std::mem::take(&mut self.batch);
+        let mut view = View { catalog: &*self.catalog, batch: &mut batch, keys: &self.keys };
+        for (number, place) in (first..).zip(&places) {
+            view.put_clear(Space::Records, &[&number.to_be_bytes()], place.encode());
+        }
+        for (pack, len) in self.packs.take_lengths() {
+            view.put_clear(Space::Packs, &[&pack], len.to_be_bytes().to_vec());
+        }
+        self.put_head(&mut batch);
+        batch.apply(&mut *self.catalog)?;
+        self.uncommitted = 0;
+        Ok(octets)
+    }
+
+    /// Rebuilds the whole report from the disk.
+    fn read_back(&self, number: u64, receipt: &StoreReceipt) -> StoreResult<()> {
+        let report = self.report(number)?;
+        if report.uidl != receipt.uidl || report.raw.sha256.0 != receipt.raw_sha256.0 {
+            return Err(StoreError::CatalogDamaged);
+        }
+        self.rebuild_checked(&report.raw.recipe, report.raw.sha256, receipt.size, &receipt.uidl, &mut io::sink(), 0)
+    }
+
+    /// Reads a report that was committed before back past the page cache and gives a receipt for it: for what was
+    /// stored by a round that was killed before it could delete. `None` when it was never committed.
+    ///
+    /// # Errors
+    /// [`StoreError`]; on damage ([`StoreError::is_damage`]) collect it again and [`Self::add`] it again.
+    pub fn confirm(&mut self, source: &str, mailbox: Option<&str>, uidl: &str) -> StoreResult<Option<StoreReceipt>> {
+        let Some(entry) = self.collected_entry(source, mailbox, uidl)? else { return Ok(None) };
+        let receipt = StoreReceipt {
+            source: entry.source,
+            mailbox: entry.mailbox,
+            uidl: entry.uidl,
+            raw_sha256: Digest(entry.raw_sha256.0),
+            size: entry.size,
+            outcome: entry.outcome,
+        };
+        self.packs.fresh();
+        let result = self.read_back(entry.record, &receipt);
+        self.packs.cached();
+        self.heal |= result.is_err();
+        result.map(|()| Some(receipt))
+    }
+
+    fn check_writable(&self) -> StoreResult<()> {
+        match &self.failed {
+            Some(reason) => Err(StoreError::Failed(reason.clone())),
+            None if !self.writable => Err(StoreError::ReadOnly),
+            None => Ok(()),
+        }
+    }
+
+    /// After any error but one of the given message, what the files hold is not known any more.
+    fn fail_on<T>(&mut self, result: StoreResult<T>) -> StoreResult<T> {
+        if let Err(error) = &result
+            && !error.is_input()
+        {
+            self.failed = Some(error.to_string());
+        }
+        result
+    }
+}
+
+struct Taken {
+    message: Option<Summary>,
+    alternates: Vec<AlternateRecord>,
+    messages: Vec<MessageRecord>,
+    raw: RawRecord,
+    stored: u64,
+}
+
+/// Stores a message unless it is there; the record is new to the store, or stored again because what is there is not
+/// believed.
+fn store_message(
+    writer: &mut Writer<'_, '_>,
+    octets: &dyn Octets,
+    before: &[MessageRecord],
+) -> StoreResult<(Summary, Option<MessageRecord>)> {
+    let summary = summarise(writer.view.keys, octets)?;
+    let known = before.iter().any(|message| message.summary.id == summary.id)
+        || (!writer.heal && writer.view.get::<MessageEntry>(Space::Messages, &[&summary.id.0])?.is_some());
+    if known {
+        return Ok((summary, None));
+    }
+    let recipe = writer.store(octets, &[])?;
+    Ok((summary.clone(), Some(MessageRecord { summary, recipe })))
+}
+
+fn outcome(report: &NewReport<'_>, message: bool) -> Outcome {
+    if report.verdict.handling == Handling::Quarantine {
+        Outcome::Quarantine
+    } else if !message || report.plan.instances.is_empty() {
+        Outcome::DeadLetter
+    } else if report.plan.catchall {
+        Outcome::CatchAll
+    } else {
+        Outcome::Filed
+    }
+}
+
+fn instances(report: &NewReport<'_>) -> Vec<InstanceRecord> {
+    let instances = report.plan.instances.iter();
+    instances.map(|i| InstanceRecord { owner: i.owner.clone(), folder: i.folder.clone() }).collect()
+}
+
+/// The caller's digest must be that of the octets: it is what the read-back is compared with.
+fn check_digest(report: &NewReport<'_>) -> StoreResult<()> {
+    let mut hasher = Hasher::default();
+    report.raw.for_each_block(0..report.raw.len(), &mut |block| {
+        hasher.update(block);
+        Ok(())
+    })?;
+    if hasher.finish() == report.raw_sha256 {
+        return Ok(());
+    }
+    Err(StoreError::Input(io::Error::new(io::ErrorKind::InvalidData, "its SHA-256 is not the one it was given with")))
+}

@@ -1,0 +1,293 @@
+//! Base64 bodies that can be kept decoded: those that encoding again gives octet for octet (RFC 2045 §6.8).
+//!
+//! [`measure`] finds the longest beginning of a body with lines of one length and one line end; [`DecodedReader`] gives its
+//! content, [`LineEncoder`] makes the same octets again. All three stream.
+
+use crate::octets::Octets;
+use data_encoding::BASE64;
+use memchr::memchr;
+use serde::{Deserialize, Serialize};
+use std::{
+    io::{self, Read, Write},
+    ops::Range,
+};
+
+/// Longer lines are left as they are.
+const MAX_LINE: usize = 4096;
+
+/// How a body was encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Lines {
+    /// Characters of a full line, a multiple of 4.
+    pub line: u32,
+    /// Whether lines end with LF alone, not CRLF.
+    pub lf: bool,
+    /// Whether the last line has a line end too.
+    pub end: bool,
+}
+
+/// A beginning of a body that can be kept decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measured {
+    /// How it was encoded.
+    pub lines: Lines,
+    /// Octets it takes encoded.
+    pub encoded: u64,
+    /// Octets of its content.
+    pub decoded: u64,
+}
+
+/// The longest beginning of `body` that encodes again to the same octets; `None` when there is none.
+///
+/// # Errors
+/// Only what reading gives.
+pub fn measure(octets: &dyn Octets, body: Range<u64>) -> io::Result<Option<Measured>> {
+    let mut scan = Scan::default();
+    let mut carry: Vec<u8> = Vec::new();
+    octets.for_each_block(body, &mut |block| {
+        let mut rest = block;
+        while !scan.done {
+            let Some(lf) = memchr(b'\n', rest) else { break };
+            let (head, tail) = rest.split_at(lf + 1);
+            if carry.is_empty() {
+                scan.line(head);
+            } else {
+                carry.extend_from_slice(head);
+                scan.line(&carry);
+                carry.clear();
+            }
+            rest = tail;
+        }
+        if !scan.done {
+            carry.extend_from_slice(rest);
+            scan.done = carry.len() > MAX_LINE + 2;
+        }
+        Ok(())
+    })?;
+    if !scan.done && !carry.is_empty() {
+        scan.line(&carry);
+    }
+    Ok(scan.found())
+}
+
+#[derive(Default)]
+struct Scan {
+    lines: Option<Lines>,
+    encoded: u64,
+    decoded: u64,
+    done: bool,
+    scratch: Vec<u8>,
+}
+
+impl Scan {
+    /// A line with its line end, if it has one.
+    fn line(&mut self, line: &[u8]) {
+        let (text, lf, end) = match line {
+            [text @ .., b'\r', b'\n'] => (text, false, true),
+            [text @ .., b'\n'] => (text, true, true),
+            text => (text, self.lines.is_some_and(|l| l.lf), false),
+        };
+        let full = self.lines.map_or(text.len(), |lines| lines.line as usize);
+        let same_end = self.lines.is_none_or(|lines| lines.lf == lf);
+        let fits = !text.is_empty() && text.len().is_multiple_of(4) && text.len() <= full && full <= MAX_LINE;
+        let decoded = if fits && same_end { self.decode(text) } else { None };
+        let Some(decoded) = decoded else {
+            self.done = true;
+            return;
+        };
+        let line = u32::try_from(full).unwrap_or(u32::MAX);
+        self.lines = Some(Lines { line, lf, end });
+        self.encoded += line_len(text, lf, end);
+        self.decoded += decoded;
+        // Only the last line may be shorter or padded.
+        self.done = text.len() < full || text.ends_with(b"=") || !end;
+    }
+
+    fn decode(&mut self, text: &[u8]) -> Option<u64> {
+        self.scratch.resize(text.len() / 4 * 3, 0);
+        BASE64.decode_mut(text, &mut self.scratch).ok().map(|len| len as u64)
+    }
+
+    fn found(self) -> Option<Measured> {
+        let lines = self.lines?;
+        Some(Measured { lines, encoded: self.encoded, decoded: self.decoded })
+    }
+}
+
+fn line_len(text: &[u8], lf: bool, end: bool) -> u64 {
+    let line_end = match (end, lf) {
+        (false, _) => 0,
+        (true, true) => 1,
+        (true, false) => 2,
+    };
+    text.len() as u64 + line_end
+}
+
+/// The decoded octets of a range that [`measure`] found.
+pub struct DecodedReader<'a> {
+    octets: &'a dyn Octets,
+    rest: Range<u64>,
+    text: Vec<u8>,
+    plain: Vec<u8>,
+    at: usize,
+}
+
+impl<'a> DecodedReader<'a> {
+    /// Decodes `range` of `octets`.
+    #[must_use]
+    pub fn new(octets: &'a dyn Octets, range: Range<u64>) -> Self {
+        Self { octets, rest: range, text: Vec::new(), plain: Vec::new(), at: 0 }
+    }
+
+    fn fill(&mut self) -> io::Result<()> {
+        self.at = 0;
+        self.plain.clear();
+        while self.plain.is_empty() && !self.rest.is_empty() {
+            let end = self.rest.end.min(self.rest.start + 64 * 1024);
+            let block = self.octets.copy(self.rest.start..end)?;
+            self.rest.start = end;
+            self.text.extend(block.into_iter().filter(|c| !matches!(c, b'\r' | b'\n')));
+            let whole = self.text.len() / 4 * 4;
+            let ready: Vec<u8> = self.text.drain(..whole).collect();
+            self.plain = BASE64.decode(&ready).map_err(|_| changed())?;
+        }
+        if self.plain.is_empty() && !self.text.is_empty() { Err(changed()) } else { Ok(()) }
+    }
+}
+
+fn changed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the message changed while it was read")
+}
+
+impl Read for DecodedReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.plain.len() {
+            self.fill()?;
+        }
+        let ready = self.plain.get(self.at..).unwrap_or_default();
+        let count = ready.len().min(buffer.len());
+        for (to, from) in buffer.iter_mut().zip(ready) {
+            *to = *from;
+        }
+        self.at += count;
+        Ok(count)
+    }
+}
+
+/// Encodes what is written in lines.
+pub struct LineEncoder<'a> {
+    out: &'a mut dyn Write,
+    lines: Lines,
+    pending: Vec<u8>,
+    first: bool,
+}
+
+impl<'a> LineEncoder<'a> {
+    /// Writes to `out`.
+    ///
+    /// # Errors
+    /// Lines that [`measure`] never finds.
+    pub fn new(out: &'a mut dyn Write, lines: Lines) -> io::Result<Self> {
+        let line = lines.line as usize;
+        if line == 0 || !line.is_multiple_of(4) || line > MAX_LINE {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a base64 line length that cannot be"));
+        }
+        Ok(Self { out, lines, pending: Vec::new(), first: true })
+    }
+
+    /// Encodes more octets.
+    ///
+    /// # Errors
+    /// What writing gives.
+    pub fn push(&mut self, octets: &[u8]) -> io::Result<()> {
+        self.pending.extend_from_slice(octets);
+        let full = self.lines.line as usize / 4 * 3;
+        // A full line stays until more comes: the last line is written by `finish`.
+        let ready = self.pending.len().saturating_sub(1) / full * full;
+        let lines: Vec<u8> = self.pending.drain(..ready).collect();
+        lines.chunks(full).try_for_each(|line| self.line(line))
+    }
+
+    fn line(&mut self, octets: &[u8]) -> io::Result<()> {
+        if !self.first {
+            self.line_end()?;
+        }
+        self.first = false;
+        self.out.write_all(BASE64.encode(octets).as_bytes())
+    }
+
+    fn line_end(&mut self) -> io::Result<()> {
+        self.out.write_all(if self.lines.lf { b"\n" } else { b"\r\n" })
+    }
+
+    /// Writes the last line.
+    ///
+    /// # Errors
+    /// What writing gives.
+    pub fn finish(mut self) -> io::Result<()> {
+        let last = std::mem::take(&mut self.pending);
+        if !last.is_empty() {
+            self.line(&last)?;
+        }
+        if self.lines.end { self.line_end() } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn encode(octets: &[u8], lines: Lines, step: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut encoder = LineEncoder::new(&mut out, lines).expect("valid lines");
+        octets.chunks(step).try_for_each(|piece| encoder.push(piece)).expect("memory");
+        encoder.finish().expect("memory");
+        out
+    }
+
+    fn measured(body: &[u8]) -> Option<Measured> {
+        measure(&body.to_vec(), 0..body.len() as u64).expect("memory reads")
+    }
+
+    #[test]
+    fn what_follows_the_content_is_left_out() {
+        let found = measured(b"QUJD\r\nREVG\r\nRw==\r\n\r\n-- \r\nfooter").expect("base64");
+        assert_eq!((found.encoded, found.decoded), (18, 7));
+        assert_eq!(found.lines, Lines { line: 4, lf: false, end: true });
+        let mixed = measured(b"QUJD\nREVG\r\nR").expect("base64");
+        assert_eq!((mixed.encoded, mixed.lines.lf), (5, true));
+        for other in [&b""[..], b"hello", b"QUJ=\r\n", b"Rx==\r\n", b"QUJDR\r\n", b"\r\nQUJD"] {
+            assert_eq!(measured(other), None, "{other:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_and_encoding_give_the_same_octets(
+            octets in prop::collection::vec(any::<u8>(), 1..5000),
+            quads in 1u32..30, lf: bool, end: bool, step in 1usize..700,
+        ) {
+            let lines = Lines { line: quads * 4, lf, end };
+            let body = encode(&octets, lines, step);
+            let found = measured(&body).expect("base64");
+            prop_assert_eq!(found.encoded, body.len() as u64);
+            prop_assert_eq!(found.decoded, octets.len() as u64);
+            let mut plain = Vec::new();
+            DecodedReader::new(&body, 0..body.len() as u64).read_to_end(&mut plain).expect("decodes");
+            prop_assert_eq!(&plain, &octets);
+            prop_assert_eq!(encode(&plain, found.lines, 64), body);
+        }
+
+        #[test]
+        fn any_text_is_measured_rightly(body in "[QUJD=\r\n ]{0,200}") {
+            if let Some(found) = measured(body.as_bytes()) {
+                let begin = &body.as_bytes()[..usize::try_from(found.encoded).expect("small")];
+                let mut plain = Vec::new();
+                DecodedReader::new(&begin.to_vec(), 0..found.encoded).read_to_end(&mut plain).expect("decodes");
+                prop_assert_eq!(plain.len() as u64, found.decoded);
+                prop_assert_eq!(encode(&plain, found.lines, 64), begin);
+            }
+        }
+    }
+}

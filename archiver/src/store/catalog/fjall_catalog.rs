@@ -1,0 +1,62 @@
+//! The catalog on fjall (`docs/decisions/0003-index-stores.md`). It writes its files itself, not through
+//! `shared::disk`: what it loses in a crash is applied again from the records.
+
+use super::{Catalog, Pair};
+use crate::store::{StoreError, StoreResult};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use std::path::{Path, PathBuf};
+
+/// Octets of blocks kept in memory.
+const CACHE: u64 = 16 * 1024 * 1024;
+/// Octets written before they go to a table.
+const MEMTABLE: u64 = 8 * 1024 * 1024;
+/// Octets of its own log; the smallest that fjall takes.
+const JOURNAL: u64 = 64 * 1024 * 1024;
+
+/// Pairs in one fjall keyspace.
+pub(crate) struct FjallCatalog {
+    database: Database,
+    pairs: Keyspace,
+    path: PathBuf,
+}
+
+impl FjallCatalog {
+    /// Opens or makes the catalog in `path`; `None` when another process has it open.
+    pub(crate) fn open(path: &Path) -> StoreResult<Option<Self>> {
+        let builder = Database::builder(path).cache_size(CACHE).max_journaling_size(JOURNAL).worker_threads(1);
+        let database = match builder.max_cached_files(Some(64)).open() {
+            Ok(database) => database,
+            Err(fjall::Error::Locked) => return Ok(None),
+            Err(error) => return Err(failed(path, &error)),
+        };
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE);
+        let pairs = database.keyspace("catalog", options).map_err(|error| failed(path, &error))?;
+        Ok(Some(Self { database, pairs, path: path.to_owned() }))
+    }
+}
+
+fn failed(path: &Path, error: &fjall::Error) -> StoreError {
+    StoreError::Catalog { path: path.to_owned(), detail: format!("{error:?}") }
+}
+
+impl Catalog for FjallCatalog {
+    fn get(&self, key: &[u8]) -> StoreResult<Option<Vec<u8>>> {
+        let value = self.pairs.get(key).map_err(|error| failed(&self.path, &error))?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    fn prefix(&self, prefix: &[u8]) -> Box<dyn Iterator<Item = StoreResult<Pair>> + '_> {
+        Box::new(self.pairs.prefix(prefix).map(|guard| {
+            let (key, value) = guard.into_inner().map_err(|error| failed(&self.path, &error))?;
+            Ok((key.to_vec(), value.to_vec()))
+        }))
+    }
+
+    fn put(&mut self, pairs: &mut dyn Iterator<Item = Pair>) -> StoreResult<()> {
+        let mut batch = self.database.batch();
+        for (key, value) in pairs {
+            batch.insert(&self.pairs, key, value);
+        }
+        batch.commit().map_err(|error| failed(&self.path, &error))
+    }
+}

@@ -1,0 +1,224 @@
+//! What a record says, as JSON (`docs/formats/record.md`). Field names are part of the format.
+
+use super::{
+    Outcome,
+    recipe::{Hex, Recipe},
+};
+use crate::journal::{Handling, Kind, Recipient, Role, Verdict};
+use data_encoding::{BASE64, HEXLOWER};
+use postkeep_shared::receipt::{Entry, Evidence};
+use serde::{Deserialize, Serialize};
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "kebab-case")]
+pub enum Record {
+    /// A report with everything that is known of it.
+    Report(Box<ReportRecord>),
+    /// Ledger entries of a gateway.
+    Ledger(LedgerRecord),
+}
+
+/// A report: all that was known when it was stored, and how it is put together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReportRecord {
+    /// Source it was collected from.
+    pub source: String,
+    /// Host it was collected from.
+    pub host: String,
+    /// Mailbox it was collected from.
+    pub mailbox: Option<String>,
+    /// The name the host gave it.
+    pub uidl: String,
+    /// The gateway's receipt: 276 octets, base64 (`docs/formats/ledger.md`).
+    pub receipt: Option<String>,
+    /// What the gateway saw of the sender.
+    pub evidence: Option<EvidenceRecord>,
+    /// Milliseconds since 1970-01-01 UTC.
+    pub collected_ms: u64,
+    /// Where it went.
+    pub outcome: Outcome,
+    /// What was made of it.
+    pub verdict: VerdictRecord,
+    /// Own-domain addresses without an owner.
+    pub unowned: Vec<String>,
+    /// Where the message appears.
+    pub instances: Vec<InstanceRecord>,
+    /// The archived message.
+    pub message: Option<Summary>,
+    /// What else is in the report.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alternates: Vec<AlternateRecord>,
+    /// Messages that no record before holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<MessageRecord>,
+    /// The report itself.
+    pub raw: RawRecord,
+}
+
+/// A verdict without places in the report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerdictRecord {
+    /// What it is.
+    pub kind: Kind,
+    /// What was done with it.
+    pub handling: Handling,
+    /// Why.
+    pub reason: String,
+    /// Oddities that were tolerated.
+    pub warnings: Vec<String>,
+    /// Envelope sender.
+    pub sender: Option<String>,
+    /// The user a delegate sent for.
+    pub on_behalf_of: Option<String>,
+    /// Envelope recipients.
+    pub recipients: Vec<Recipient>,
+    /// Subject.
+    pub subject: Option<String>,
+    /// Message-ID.
+    pub message_id: Option<String>,
+}
+
+/// One appearance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceRecord {
+    /// Owner.
+    pub owner: String,
+    /// Folder.
+    pub folder: String,
+}
+
+/// What a listing shows of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Its id.
+    pub id: Hex<16>,
+    /// SHA-256 of its exact octets.
+    pub sha256: Hex<32>,
+    /// Octets.
+    pub size: u64,
+    /// The same for messages that differ only in how they travelled.
+    pub identity: Hex<16>,
+    /// Its own date, seconds since 1970-01-01 UTC.
+    pub date: Option<i64>,
+    /// Author's address.
+    pub from: Option<String>,
+    /// Addresses in To.
+    pub to: Vec<String>,
+    /// Decoded subject.
+    pub subject: Option<String>,
+}
+
+/// Something else in a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlternateRecord {
+    /// What it is.
+    pub role: Role,
+    /// Its id.
+    pub message: Hex<16>,
+}
+
+/// A message stored by this record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageRecord {
+    /// What it is.
+    #[serde(flatten)]
+    pub summary: Summary,
+    /// How it is put together.
+    pub recipe: Recipe,
+}
+
+/// The report as it was sent to the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RawRecord {
+    /// SHA-256 of its octets.
+    pub sha256: Hex<32>,
+    /// Octets.
+    pub size: u64,
+    /// How it is put together.
+    pub recipe: Recipe,
+}
+
+/// Ledger entries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerRecord {
+    /// Source they were collected from.
+    pub source: String,
+    /// Host they were collected from.
+    pub host: String,
+    /// 276 octets each, base64.
+    pub entries: Vec<String>,
+}
+
+/// What the gateway saw of the sender.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceRecord {
+    /// Mailbox the message was accepted for.
+    pub mailbox: String,
+    /// Name of the message.
+    pub uidl: String,
+    /// 32 octets, hex: with the report they give the receipt's digest.
+    pub salt: String,
+    /// Client address.
+    pub ip: String,
+    /// Reverse name of the client.
+    pub reverse_name: Option<String>,
+    /// HELO or EHLO argument.
+    pub helo: String,
+    /// Reverse-path.
+    pub mail_from: String,
+    /// Forward-path.
+    pub rcpt_to: String,
+    /// TLS version and cipher suite.
+    pub tls: Option<String>,
+    /// Name in a verified client certificate.
+    pub certificate: Option<String>,
+    /// Whether the source rules fitted.
+    pub verified: Option<bool>,
+}
+
+impl From<&Evidence> for EvidenceRecord {
+    fn from(evidence: &Evidence) -> Self {
+        Self {
+            mailbox: evidence.mailbox.to_string(),
+            uidl: evidence.uidl.to_string(),
+            salt: HEXLOWER.encode(&evidence.salt),
+            ip: evidence.ip.clone(),
+            reverse_name: evidence.reverse_name.clone(),
+            helo: evidence.helo.clone(),
+            mail_from: evidence.mail_from.clone(),
+            rcpt_to: evidence.rcpt_to.clone(),
+            tls: evidence.tls.clone(),
+            certificate: evidence.certificate.clone(),
+            verified: evidence.verified,
+        }
+    }
+}
+
+impl From<&Verdict> for VerdictRecord {
+    fn from(verdict: &Verdict) -> Self {
+        Self {
+            kind: verdict.kind,
+            handling: verdict.handling,
+            reason: verdict.reason.clone(),
+            warnings: verdict.warnings.clone(),
+            sender: verdict.sender.clone(),
+            on_behalf_of: verdict.on_behalf_of.clone(),
+            recipients: verdict.recipients.clone(),
+            subject: verdict.subject.clone(),
+            message_id: verdict.message_id.clone(),
+        }
+    }
+}
+
+/// A ledger entry as records hold it.
+#[must_use]
+pub fn encode_entry(entry: &Entry) -> String {
+    BASE64.encode(&entry.encode())
+}
+
+/// Undoes [`encode_entry`].
+#[must_use]
+pub fn decode_entry(text: &str) -> Option<Entry> {
+    BASE64.decode(text.as_bytes()).ok().and_then(|octets| Entry::decode(&octets).ok())
+}

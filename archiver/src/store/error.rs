@@ -1,0 +1,140 @@
+//! What can go wrong with a store, and how a command ends because of it.
+
+use postkeep_shared::{
+    disk::DiskError,
+    run::{Exit, Failure},
+};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+/// Why an operation on a store did not work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The unlock key or the recovery passphrase is another one than the store was made with.
+    #[error("the {with} does not open the store in {}; use the one it was made with", store.display())]
+    WrongKey {
+        /// `unlock key` or `recovery passphrase`.
+        with: &'static str,
+        /// The store's folder.
+        store: PathBuf,
+    },
+    /// Reading or writing failed; [`DiskError::is_full`] tells whether space ran out.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A file of the store does not hold what it must.
+    #[error("{} is damaged at octet {offset}: {detail}; `store verify` lists everything concerned", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What was expected.
+        detail: String,
+    },
+    /// A chunk that messages need is in no pack.
+    #[error("chunk {0} is in no pack; restore the missing pack file, then run `store rebuild-catalog`")]
+    ChunkMissing(String),
+    /// Written by a newer release.
+    #[error("{} has version {version}, this program reads version 1; use a newer release", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        version: u32,
+    },
+    /// No message has this id.
+    #[error("no message has the id {0}; `list` shows the ids")]
+    NoSuchMessage(String),
+    /// There is a store already.
+    #[error("there is a store in {} already; nothing was changed", .0.display())]
+    Present(PathBuf),
+    /// There is no store.
+    #[error("there is no store in {}; `init` makes one", .0.display())]
+    Absent(PathBuf),
+    /// A key file that cannot be used.
+    #[error("{}: {detail}", path.display())]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        detail: String,
+    },
+    /// The catalog cannot be used; it can always be rebuilt.
+    #[error("the catalog in {}: {detail}; if it stays, run `store rebuild-catalog`", path.display())]
+    Catalog {
+        /// The catalog's folder.
+        path: PathBuf,
+        /// What happened.
+        detail: String,
+    },
+    /// An entry of the catalog does not open.
+    #[error("an entry of the catalog is damaged or of another store; run `store rebuild-catalog`")]
+    CatalogDamaged,
+    /// Another process has the catalog open.
+    #[error("another process has the catalog in {} open; wait until it is done and try again", .0.display())]
+    CatalogInUse(PathBuf),
+    /// A message could not be written to where it was asked for.
+    #[error("cannot write the message out: {0}")]
+    Output(io::Error),
+    /// Opened for reading only.
+    #[error("the store was opened for reading; stop the running archiver first and try again")]
+    ReadOnly,
+    /// The message to be stored could not be read.
+    #[error("cannot read the message to be stored: {0}")]
+    Input(#[from] io::Error),
+    /// What was read back is not what was stored.
+    #[error("report {uidl} read back from the disk differs from what was stored: {detail}")]
+    ReadBack {
+        /// The report.
+        uidl: String,
+        /// What differs.
+        detail: String,
+    },
+    /// An earlier write or sync failed: what the files hold is not known until the program starts again.
+    #[error("the store takes nothing more since this failed: {0}; mend the cause and start again")]
+    Failed(String),
+}
+
+/// Result of a store operation.
+pub type StoreResult<T> = Result<T, StoreError>;
+
+impl StoreError {
+    /// Damage at a place of a file.
+    pub(crate) fn damaged(path: &Path, offset: u64, detail: impl Into<String>) -> Self {
+        Self::Damaged { path: path.to_owned(), offset, detail: detail.into() }
+    }
+
+    /// Whether space ran out: making room helps, nothing is damaged.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Disk(error) if error.is_full())
+    }
+
+    /// Whether stored octets are damaged or missing.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::ChunkMissing(_) | Self::ReadBack { .. })
+    }
+
+    /// Whether the reader's message, not the store, was at fault.
+    #[must_use]
+    pub fn is_input(&self) -> bool {
+        matches!(self, Self::Input(_))
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let exit = match &error {
+            StoreError::WrongKey { .. } => Exit::WrongKey,
+            StoreError::NoSuchMessage(_) => Exit::Usage,
+            StoreError::Present(_) => Exit::Refused,
+            StoreError::Damaged { .. } | StoreError::ChunkMissing(_) | StoreError::ReadBack { .. } => Exit::Attention,
+            _ => Exit::Cannot,
+        };
+        Self::new(exit, error.to_string())
+    }
+}

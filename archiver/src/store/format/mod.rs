@@ -1,0 +1,33 @@
+//! The octets of packs and records: pure codecs, no path and no file.
+
+pub mod pack;
+pub mod record;
+
+/// Takes fixed-size fields off the front of octets.
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+
+impl Fields<'_> {
+    pub(super) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    pub(super) fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_be_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_be_bytes)
+    }
+}
+
+/// Compresses with zstd level 3; `None` when that does not make it smaller.
+pub(super) fn compress(plain: &[u8]) -> Option<Vec<u8>> {
+    zstd::bulk::compress(plain, 3).ok().filter(|small| small.len() < plain.len())
+}
+
+/// Undoes [`compress`]; `len` is the authenticated length, nothing beyond it is ever made.
+pub(super) fn decompress(sealed: &[u8], len: usize) -> Option<Vec<u8>> {
+    zstd::bulk::decompress(sealed, len).ok().filter(|plain| plain.len() == len)
+}

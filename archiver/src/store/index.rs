@@ -1,0 +1,237 @@
+//! What each record puts into the catalog. The same code runs when a report is added and when a catalog is rebuilt,
+//! so both end with the same pairs.
+
+use super::{
+    Listed, StoreResult,
+    catalog::{Space, View},
+    entry::{LedgerRecord, MessageRecord, Record, ReportRecord, Summary, decode_entry, encode_entry},
+    keyring::Keyring,
+    recipe::{Part, Recipe},
+    report::Outcome,
+};
+use postkeep_shared::receipt::Entry;
+use serde::{Deserialize, Serialize};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+/// Where a message's recipe is, and what a listing shows of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct MessageEntry {
+    pub(crate) summary: Summary,
+    /// Number of the record that holds its recipe.
+    pub(crate) record: u64,
+    /// Place within that record.
+    pub(crate) slot: usize,
+}
+
+/// One appearance.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct InstanceEntry {
+    pub(crate) date: Option<i64>,
+    pub(crate) listed: Listed,
+}
+
+/// A collected report.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct CollectedEntry {
+    pub(crate) record: u64,
+    pub(crate) source: String,
+    pub(crate) host: String,
+    pub(crate) mailbox: Option<String>,
+    pub(crate) uidl: String,
+    pub(crate) receipt: Option<String>,
+    pub(crate) raw_sha256: super::recipe::Hex<32>,
+    pub(crate) size: u64,
+    pub(crate) outcome: Outcome,
+    pub(crate) collected_ms: u64,
+}
+
+/// Running numbers.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Totals {
+    pub(crate) reports: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) messages: u64,
+    pub(crate) instances: u64,
+    pub(crate) parts: u64,
+    pub(crate) part_references: u64,
+}
+
+/// The first 16 octets of a keyed name: enough that no two fields meet by chance.
+pub(crate) fn short(keys: &Keyring, purpose: &str, fields: &[&[u8]]) -> [u8; 16] {
+    let name = keys.name(purpose, fields);
+    let mut out = [0; 16];
+    for (to, from) in out.iter_mut().zip(name) {
+        *to = from;
+    }
+    out
+}
+
+pub(crate) fn owner_key(keys: &Keyring, owner: &str) -> [u8; 16] {
+    short(keys, "owner", &[owner.as_bytes()])
+}
+
+pub(crate) fn source_key(keys: &Keyring, source: &str) -> [u8; 16] {
+    short(keys, "source", &[source.as_bytes()])
+}
+
+pub(crate) fn report_key(keys: &Keyring, mailbox: Option<&str>, uidl: &str) -> [u8; 16] {
+    let (some, mailbox) = mailbox.map_or((&[0][..], ""), |mailbox| (&[1], mailbox));
+    short(keys, "report", &[some, mailbox.as_bytes(), uidl.as_bytes()])
+}
+
+pub(crate) fn ledger_key(keys: &Keyring, mailbox: &str, node: &[u8; 32]) -> [u8; 16] {
+    short(keys, "ledger", &[mailbox.as_bytes(), node])
+}
+
+/// Puts what record `number` says into the view. Returns how many appearances were new.
+pub(crate) fn apply(view: &mut View<'_>, totals: &mut Totals, number: u64, record: &Record) -> StoreResult<u64> {
+    match record {
+        Record::Report(report) => apply_report(view, totals, number, report),
+        Record::Ledger(ledger) => apply_ledger(view, ledger).map(|()| 0),
+    }
+}
+
+fn apply_report(view: &mut View<'_>, totals: &mut Totals, number: u64, report: &ReportRecord) -> StoreResult<u64> {
+    for (slot, message) in report.messages.iter().enumerate() {
+        apply_message(view, totals, number, slot, message)?;
+    }
+    count_parts(view, totals, &report.raw.recipe)?;
+    let mut fresh = 0;
+    if let Some(message) = &report.message {
+        for instance in &report.instances {
+            fresh += u64::from(apply_instance(view, message, instance, report.collected_ms)?);
+        }
+        view.put_clear(Space::Envelopes, &[&message.identity.0, &number.to_be_bytes()], Vec::new());
+    }
+    for alternate in &report.alternates {
+        if let Some(entry) = view.get::<MessageEntry>(Space::Messages, &[&alternate.message.0])? {
+            view.put_clear(Space::Envelopes, &[&entry.summary.identity.0, &number.to_be_bytes()], Vec::new());
+        }
+    }
+    totals.instances += fresh;
+    apply_collected(view, totals, number, report)?;
+    Ok(fresh)
+}
+
+fn apply_message(
+    view: &mut View<'_>,
+    totals: &mut Totals,
+    number: u64,
+    slot: usize,
+    message: &MessageRecord,
+) -> StoreResult<()> {
+    let summary = &message.summary;
+    if !view.has(Space::Messages, &[&summary.id.0])? {
+        totals.messages += 1;
+        view.put_clear(Space::Variants, &[&summary.identity.0, &summary.id.0], Vec::new());
+        count_parts(view, totals, &message.recipe)?;
+    }
+    let entry = MessageEntry { summary: summary.clone(), record: number, slot };
+    view.put(Space::Messages, &[&summary.id.0], &entry);
+    Ok(())
+}
+
+fn count_parts(view: &mut View<'_>, totals: &mut Totals, recipe: &Recipe) -> StoreResult<()> {
+    for part in &recipe.parts {
+        let name = part_name(view.keys, part);
+        totals.part_references += 1;
+        if !view.has(Space::Parts, &[&name])? {
+            totals.parts += 1;
+            view.put_clear(Space::Parts, &[&name], Vec::new());
+        }
+    }
+    Ok(())
+}
+
+/// The same for parts with the same content.
+pub(crate) fn part_name(keys: &Keyring, part: &Part) -> [u8; 16] {
+    let chunks: Vec<&[u8]> = part.chunks.iter().map(|chunk| &chunk.id()[..]).collect();
+    short(keys, "part", &chunks)
+}
+
+fn apply_instance(
+    view: &mut View<'_>,
+    message: &Summary,
+    instance: &super::entry::InstanceRecord,
+    collected_ms: u64,
+) -> StoreResult<bool> {
+    let (owner, folder) = (instance.owner.as_str(), instance.folder.as_str());
+    let owner_key = owner_key(view.keys, owner);
+    let place = short(view.keys, "instance", &[owner.as_bytes(), folder.as_bytes(), &message.identity.0]);
+    if view.has(Space::Instances, &[&owner_key, &place])? {
+        return Ok(false);
+    }
+    let listed = Listed {
+        id: data_encoding::HEXLOWER.encode(&message.id.0),
+        folder: folder.to_owned(),
+        date: message.date.and_then(rfc3339),
+        from: message.from.clone(),
+        to: message.to.clone(),
+        subject: message.subject.clone(),
+        size: message.size,
+        sha256: data_encoding::HEXLOWER.encode(&message.sha256.0),
+        archived_at: rfc3339_ms(collected_ms),
+    };
+    view.put(Space::Instances, &[&owner_key, &place], &InstanceEntry { date: message.date, listed });
+    if !view.has(Space::Owners, &[&owner_key])? {
+        view.put(Space::Owners, &[&owner_key], &owner);
+    }
+    Ok(true)
+}
+
+fn apply_collected(view: &mut View<'_>, totals: &mut Totals, number: u64, report: &ReportRecord) -> StoreResult<()> {
+    let source = source_key(view.keys, &report.source);
+    let name = report_key(view.keys, report.mailbox.as_deref(), &report.uidl);
+    if !view.has(Space::Collected, &[&source, &name])? {
+        totals.reports += 1;
+        totals.bytes_in += report.raw.size;
+    }
+    let entry = CollectedEntry {
+        record: number,
+        source: report.source.clone(),
+        host: report.host.clone(),
+        mailbox: report.mailbox.clone(),
+        uidl: report.uidl.clone(),
+        receipt: report.receipt.clone(),
+        raw_sha256: report.raw.sha256,
+        size: report.raw.size,
+        outcome: report.outcome,
+        collected_ms: report.collected_ms,
+    };
+    view.put(Space::Collected, &[&source, &name], &entry);
+    Ok(())
+}
+
+fn apply_ledger(view: &mut View<'_>, ledger: &LedgerRecord) -> StoreResult<()> {
+    for entry in ledger.entries.iter().filter_map(|text| decode_entry(text)) {
+        put_ledger(view, &ledger.source, &entry);
+    }
+    Ok(())
+}
+
+fn put_ledger(view: &mut View<'_>, source: &str, entry: &Entry) {
+    let source = source_key(view.keys, source);
+    let log = ledger_key(view.keys, &entry.body.mailbox.to_string(), &entry.node.0);
+    view.put(Space::Ledger, &[&source, &log, &entry.body.seq.to_be_bytes()], &encode_entry(entry));
+}
+
+/// Whether this very entry is kept already. Another entry with the same number (a forked ledger) is not the same: it
+/// is recorded too, for whoever looks into it.
+pub(crate) fn has_ledger(view: &View<'_>, source: &str, entry: &Entry) -> StoreResult<bool> {
+    let source = source_key(view.keys, source);
+    let log = ledger_key(view.keys, &entry.body.mailbox.to_string(), &entry.node.0);
+    let known: Option<String> = view.get(Space::Ledger, &[&source, &log, &entry.body.seq.to_be_bytes()])?;
+    Ok(known.is_some_and(|known| known == encode_entry(entry)))
+}
+
+/// Seconds since 1970 as RFC 3339 in UTC.
+pub(crate) fn rfc3339(seconds: i64) -> Option<String> {
+    OffsetDateTime::from_unix_timestamp(seconds).ok()?.format(&Rfc3339).ok()
+}
+
+/// Milliseconds since 1970 as RFC 3339 in UTC.
+pub(crate) fn rfc3339_ms(milliseconds: u64) -> String {
+    let nanoseconds = i128::from(milliseconds) * 1_000_000;
+    let time = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    time.format(&Rfc3339).unwrap_or_default()
+}

@@ -1,0 +1,116 @@
+//! The store: every message once, deduplicated, compressed, encrypted, read back before it counts.
+//!
+//! Formats: `docs/formats/pack.md` (keys, packs, chunks), `docs/formats/record.md` (records, recipes, the catalog).
+//! Invariants: packs and records are only ever appended to; a record names only chunks whose packs were synced before
+//! it; the catalog never knows more than the records; a [`StoreReceipt`] exists only for octets that were read back
+//! from the disk, past the page cache, and compared. Nothing of a message is on disk in clear.
+//! Not here: who owns what (`filing`), what a report is (`journal`), where it comes from (`collect`).
+
+mod add;
+pub mod base64;
+mod catalog;
+pub mod entry;
+mod error;
+pub mod format;
+mod header;
+mod index;
+pub mod keyring;
+mod open;
+mod packs;
+mod query;
+mod read;
+pub mod recipe;
+mod records;
+mod report;
+mod scan;
+pub mod split;
+mod unlock;
+mod verify;
+mod write;
+
+pub use error::{StoreError, StoreResult};
+pub use open::{rebuild_catalog, restore_unlock};
+pub use report::{Collected, Commit, NewReport, Outcome, Pending, StoreReceipt};
+pub use unlock::{Unlock, UnlockKey};
+pub use verify::{Problem, Verified};
+
+use postkeep_shared::disk::Disk;
+use serde::Serialize;
+use std::{path::PathBuf, sync::Arc};
+
+/// An open store. One process writes at a time (the caller holds `data/lock`); others may read.
+pub struct Store {
+    dir: PathBuf,
+    disk: Arc<dyn Disk>,
+    keys: Arc<keyring::Keyring>,
+    packs: packs::Packs,
+    records: records::Records,
+    catalog: Box<dyn catalog::Catalog>,
+    /// The last record.
+    head: records::Head,
+    totals: index::Totals,
+    /// What the catalog gets with the next commit.
+    batch: catalog::Batch,
+    pending: Vec<add::Waiting>,
+    /// Records of the next commit, not sealed yet.
+    payloads: Vec<Vec<u8>>,
+    uncommitted: u64,
+    writable: bool,
+    /// Why nothing more is taken.
+    failed: Option<String>,
+    /// Something could not be read back: what is stored is read before it is believed.
+    heal: bool,
+    notes: Vec<String>,
+}
+
+/// One line of a listing: one appearance of a message. Field names are those of `list --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Listed {
+    /// Message id, 32 hex digits.
+    pub id: String,
+    /// Folder in the owner's archive.
+    pub folder: String,
+    /// The message's own date, RFC 3339 in UTC; `None` when it has none that can be read.
+    pub date: Option<String>,
+    /// Author's address.
+    pub from: Option<String>,
+    /// Addresses in To.
+    pub to: Vec<String>,
+    /// Decoded subject.
+    pub subject: Option<String>,
+    /// Octets.
+    pub size: u64,
+    /// SHA-256 of the exact octets, hex.
+    pub sha256: String,
+    /// When it was archived, RFC 3339 in UTC.
+    pub archived_at: String,
+}
+
+/// What `store stats` says.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Stats {
+    /// Reports collected.
+    pub reports: u64,
+    /// Distinct messages (by their exact octets).
+    pub messages: u64,
+    /// Appearances: one per owner, folder and message.
+    pub instances: u64,
+    /// Distinct MIME parts that are stored on their own.
+    pub parts: u64,
+    /// How often messages refer to a part.
+    pub part_references: u64,
+    /// Distinct chunks.
+    pub chunks: u64,
+    /// Pack files.
+    pub packs: u64,
+    /// Octets of all reports as collected.
+    pub bytes_in: u64,
+    /// Octets of packs and records on disk.
+    pub bytes_stored: u64,
+    /// Octets of packs on disk.
+    pub pack_bytes: u64,
+    /// Octets of records on disk.
+    pub record_bytes: u64,
+    /// `bytes_stored` / `bytes_in`; 0 when nothing came in.
+    pub ratio: f64,
+}

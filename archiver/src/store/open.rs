@@ -1,0 +1,330 @@
+//! Making and opening a store, and bringing its catalog up to packs and records.
+
+use super::{
+    Store, StoreError, StoreResult, Unlock, UnlockKey,
+    catalog::{Batch, Catalog, FjallCatalog, MemoryCatalog, Space, View},
+    index::{Totals, apply},
+    keyring::{Keyring, StoreFile},
+    packs::{PackFile, Packs, Place},
+    records::{Head, LogEnd, Records},
+};
+use data_encoding::HEXLOWER;
+use postkeep_shared::{
+    crypt::Password,
+    disk::{Disk, create_dirs, replace_file, write_new_file},
+};
+use std::{path::Path, sync::Arc, thread::sleep, time::Duration};
+
+/// Pairs that are put into a catalog at a time.
+const BATCH: usize = 4096;
+/// How long a writer waits for a reader to be done with the catalog.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Store {
+    /// Makes a store in `dir`, which must not hold one. `passphrase` opens it when the unlock key is lost.
+    ///
+    /// # Errors
+    /// [`StoreError::Present`] when there is one; [`StoreError::Disk`].
+    pub fn create(
+        dir: &Path,
+        name: &str,
+        passphrase: &Password,
+        key: &UnlockKey,
+        disk: Arc<dyn Disk>,
+    ) -> StoreResult<Store> {
+        let file = dir.join("store.toml");
+        match disk.entry(&file) {
+            Err(error) if error.is_missing() => {}
+            Ok(_) => return Err(StoreError::Present(dir.to_owned())),
+            Err(error) => return Err(error.into()),
+        }
+        for folder in ["packs", "records"] {
+            create_dirs(&*disk, &dir.join(folder))?;
+        }
+        let (_, content) = Keyring::create(name, passphrase, key)?;
+        let text = toml::to_string(&content).map_err(|e| StoreError::Failed(e.to_string()))?;
+        // Last: a store is there when this file is there, whole.
+        write_new_file(&*disk, &file, text.as_bytes()).map_err(|error| match error {
+            error if error.is_present() => StoreError::Present(dir.to_owned()),
+            error => error.into(),
+        })?;
+        Self::open(dir, &Unlock::Key(key), disk)
+    }
+
+    /// Opens a store for writing: brings the catalog up to the records (or rebuilds it when missing or foreign) and
+    /// continues the open pack. The caller holds the writer lock.
+    ///
+    /// # Errors
+    /// [`StoreError::WrongKey`], [`StoreError::Absent`], [`StoreError::Damaged`], [`StoreError::CatalogInUse`].
+    pub fn open(dir: &Path, unlock: &Unlock<'_>, disk: Arc<dyn Disk>) -> StoreResult<Store> {
+        let keys = Arc::new(open_keys(dir, unlock, &*disk)?);
+        let path = dir.join("catalog");
+        let catalog = open_catalog(&path, &*disk)?;
+        let mut store = Self::assemble(dir, keys, disk, Box::new(catalog), true);
+        if !store.read_head()? {
+            // Missing, of another store, or not readable: built anew.
+            store.catalog = Box::new(MemoryCatalog::default());
+            remove_catalog(&path, &*store.disk)?;
+            store.catalog = Box::new(open_catalog(&path, &*store.disk)?);
+        }
+        store.bring_up()?;
+        store.resume()?;
+        Ok(store)
+    }
+
+    /// Opens a store for reading, also while another process writes: then packs and records are read into memory.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_read(dir: &Path, unlock: &Unlock<'_>, disk: Arc<dyn Disk>) -> StoreResult<Store> {
+        let keys = Arc::new(open_keys(dir, unlock, &*disk)?);
+        let path = dir.join("catalog");
+        let there = disk.entry(&path).is_ok_and(|entry| entry.is_dir);
+        let found = if there { FjallCatalog::open(&path).ok().flatten() } else { None };
+        if let Some(catalog) = found {
+            let mut store = Self::assemble(dir, Arc::clone(&keys), Arc::clone(&disk), Box::new(catalog), false);
+            if store.read_head()? {
+                store.bring_up()?;
+                return Ok(store);
+            }
+        }
+        let mut store = Self::assemble(dir, keys, disk, Box::new(MemoryCatalog::default()), false);
+        store.bring_up()?;
+        Ok(store)
+    }
+
+    fn assemble(
+        dir: &Path,
+        keys: Arc<Keyring>,
+        disk: Arc<dyn Disk>,
+        catalog: Box<dyn Catalog>,
+        writable: bool,
+    ) -> Self {
+        Self {
+            packs: Packs::new(&dir.join("packs"), Arc::clone(&disk), Arc::clone(&keys)),
+            records: Records::new(&dir.join("records"), Arc::clone(&disk), Arc::clone(&keys)),
+            dir: dir.to_owned(),
+            disk,
+            keys,
+            catalog,
+            head: Head::default(),
+            totals: Totals::default(),
+            batch: Batch::default(),
+            pending: Vec::new(),
+            payloads: Vec::new(),
+            uncommitted: 0,
+            writable,
+            failed: None,
+            heal: false,
+            notes: Vec::new(),
+        }
+    }
+
+    /// What the catalog knows last; `false` when it knows nothing or belongs to another store.
+    fn read_head(&mut self) -> StoreResult<bool> {
+        let head: Result<Option<String>, _> = self.value(Space::Meta, &[b"head"]);
+        let totals: Result<Option<Totals>, _> = self.value(Space::Meta, &[b"totals"]);
+        let (head, totals) = match (head, totals) {
+            (Ok(head), Ok(totals)) => (head, totals),
+            (Err(StoreError::CatalogDamaged), _) | (_, Err(StoreError::CatalogDamaged)) => return Ok(false),
+            (Err(error), _) | (_, Err(error)) => return Err(error),
+        };
+        let head = head.and_then(|hex| HEXLOWER.decode(hex.as_bytes()).ok());
+        let (Some(head), Some(totals)) = (head.and_then(|octets| Head::decode(&octets)), totals) else {
+            return Ok(false);
+        };
+        (self.head, self.totals) = (head, totals);
+        Ok(true)
+    }
+
+    /// Applies what packs and records hold beyond the catalog.
+    fn bring_up(&mut self) -> StoreResult<()> {
+        self.bring_up_packs()?;
+        let end = self.bring_up_records()?;
+        self.notes.extend(end.notes.iter().cloned());
+        self.notes
+            .extend(end.damage.iter().map(|(path, at, detail)| format!("{}: octet {at}: {detail}", path.display())));
+        self.settle(end)?;
+        let mut batch = std::mem::take(&mut self.batch);
+        self.put_head(&mut batch);
+        batch.apply(&mut *self.catalog)
+    }
+
+    pub(super) fn put_head(&self, batch: &mut Batch) {
+        let mut view = View { catalog: &*self.catalog, batch, keys: &self.keys };
+        view.put(Space::Meta, &[b"head"], &HEXLOWER.encode(&self.head.encode()));
+        view.put(Space::Meta, &[b"totals"], &self.totals);
+    }
+
+    fn bring_up_packs(&mut self) -> StoreResult<()> {
+        let (packs, others) = self.packs.list()?;
+        self.notes.extend(others.iter().map(|path| format!("{} is no pack and was left alone", path.display())));
+        for pack in packs {
+            let known = self.clear_value(Space::Packs, &[&pack.id])?;
+            if known.as_deref() != Some(&pack.len.to_be_bytes()) {
+                self.learn_pack(&pack)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Chunks of a pack that the catalog does not know, or not in full.
+    fn learn_pack(&mut self, pack: &PackFile) -> StoreResult<()> {
+        let scan = self.packs.scan(pack, false)?;
+        let mut view = View { catalog: &*self.catalog, batch: &mut self.batch, keys: &self.keys };
+        for entry in &scan.entries {
+            view.put_clear(Space::Chunks, &[&entry.id], Place::of(&pack.id, entry).encode());
+        }
+        view.put_clear(Space::Packs, &[&pack.id], pack.len.to_be_bytes().to_vec());
+        let name = pack.path.display();
+        self.notes.extend(scan.torn.map(|at| format!("{name}: the torn end of a write at octet {at} was left behind")));
+        self.notes.extend(scan.damage.iter().map(|(at, error)| format!("{name}: octet {at}: {error}")));
+        if self.batch.len() >= BATCH { self.batch.apply(&mut *self.catalog) } else { Ok(()) }
+    }
+
+    fn bring_up_records(&mut self) -> StoreResult<LogEnd> {
+        self.check_head()?;
+        let (records, catalog, keys) = (&self.records, &mut self.catalog, &self.keys);
+        let (batch, totals) = (&mut self.batch, &mut self.totals);
+        let end = records.read_on(self.head, &mut |record, head, place| {
+            let mut view = View { catalog: &**catalog, batch, keys };
+            apply(&mut view, totals, head.number, &record)?;
+            view.put_clear(Space::Records, &[&head.number.to_be_bytes()], place.encode());
+            if batch.len() < BATCH {
+                return Ok(());
+            }
+            let mut view = View { catalog: &**catalog, batch, keys };
+            view.put(Space::Meta, &[b"head"], &HEXLOWER.encode(&head.encode()));
+            view.put(Space::Meta, &[b"totals"], &*totals);
+            batch.apply(&mut **catalog)
+        })?;
+        Ok(end)
+    }
+
+    /// The catalog may never know more than the records.
+    fn check_head(&self) -> StoreResult<()> {
+        if self.head.file == 0 {
+            return Ok(());
+        }
+        let len = self.records.list()?.into_iter().find(|(number, _)| *number == self.head.file).map(|(_, len)| len);
+        if len.is_some_and(|len| len >= self.head.end) || !self.writable {
+            return Ok(());
+        }
+        let detail = format!(
+            "the catalog knows record {}, which is not here any more; restore this file from a backup, or accept the \
+             loss with `store rebuild-catalog`",
+            self.head.number
+        );
+        Err(StoreError::damaged(&self.records.path(self.head.file), len.unwrap_or(0), detail))
+    }
+
+    /// Takes over where the log stands; a torn end is settled by beginning a new file behind it.
+    fn settle(&mut self, end: LogEnd) -> StoreResult<()> {
+        self.head = end.head;
+        if let (Some((path, version)), true) = (end.newer, self.writable) {
+            return Err(StoreError::Version { path, version: u32::from(version) });
+        }
+        if let Some((path, at, error)) = end.torn {
+            self.notes
+                .push(format!("{}: the end of the file at octet {at} was never acknowledged: {error}", path.display()));
+            if self.writable {
+                self.head = self.records.begin(&self.head)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self) -> StoreResult<()> {
+        let (packs, _) = self.packs.list()?;
+        if let Some(newest) = packs.last() {
+            self.packs.resume(newest)?;
+        }
+        Ok(())
+    }
+
+    /// The store's folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What was noticed while opening: torn ends that were left behind, files that do not belong here.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}
+
+/// Removes the catalog of the store in `dir` and builds it again from packs and records. The caller holds the writer
+/// lock. Returns what was noticed on the way.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn rebuild_catalog(dir: &Path, unlock: &Unlock<'_>, disk: Arc<dyn Disk>) -> StoreResult<Vec<String>> {
+    // The key first: nothing is removed for somebody who could not build it again.
+    drop(open_keys(dir, unlock, &*disk)?);
+    remove_catalog(&dir.join("catalog"), &*disk)?;
+    Store::open(dir, unlock, disk).map(|store| store.notes)
+}
+
+/// Makes a new unlock key at `key_file`, which must not exist, where the old one is lost: the recovery passphrase opens
+/// the store key. `store.toml` first: killed in between, the passphrase still opens it and the command can run again.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn restore_unlock(dir: &Path, passphrase: &Password, key_file: &Path, disk: &dyn Disk) -> StoreResult<()> {
+    let mut file = read_store_file(dir, disk)?;
+    let unlock = UnlockKey::random();
+    file.rewrap(passphrase, &unlock, dir)?;
+    let text = toml::to_string(&file).map_err(|e| StoreError::Failed(format!("store.toml cannot be written: {e}")))?;
+    replace_file(disk, &dir.join("store.toml"), text.as_bytes())?;
+    unlock.save(key_file, disk)
+}
+
+fn open_keys(dir: &Path, unlock: &Unlock<'_>, disk: &dyn Disk) -> StoreResult<Keyring> {
+    Keyring::open(&read_store_file(dir, disk)?, unlock, dir)
+}
+
+pub(super) fn read_store_file(dir: &Path, disk: &dyn Disk) -> StoreResult<StoreFile> {
+    let path = dir.join("store.toml");
+    let octets = match disk.read(&path, 64 * 1024) {
+        Err(error) if error.is_missing() => return Err(StoreError::Absent(dir.to_owned())),
+        other => other?,
+    };
+    let damaged = || StoreError::damaged(&path, 0, "not a store file; restore it from a backup");
+    let text = std::str::from_utf8(&octets).map_err(|_| damaged())?;
+    let file: StoreFile = toml::from_str(text).map_err(|_| damaged())?;
+    if file.version != 1 {
+        return Err(StoreError::Version { path, version: file.version });
+    }
+    Ok(file)
+}
+
+/// Opens the catalog for a writer; one that cannot be opened is built anew.
+fn open_catalog(path: &Path, disk: &dyn Disk) -> StoreResult<FjallCatalog> {
+    let mut waited = Duration::ZERO;
+    let mut again = true;
+    loop {
+        match FjallCatalog::open(path) {
+            Ok(Some(catalog)) => return Ok(catalog),
+            Ok(None) if waited < PATIENCE => {
+                let pause = Duration::from_millis(100);
+                sleep(pause);
+                waited += pause;
+            }
+            Ok(None) => return Err(StoreError::CatalogInUse(path.to_owned())),
+            Err(_) if again => {
+                again = false;
+                remove_catalog(path, disk)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn remove_catalog(path: &Path, disk: &dyn Disk) -> StoreResult<()> {
+    match disk.remove_tree(path) {
+        Err(error) if !error.is_missing() => Err(error.into()),
+        _ => Ok(()),
+    }
+}

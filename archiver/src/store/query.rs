@@ -1,0 +1,207 @@
+//! Questions to a store.
+
+use super::{
+    Collected, Listed, Stats, Store, StoreResult,
+    catalog::{Space, key, sealed_pairs},
+    entry::{ReportRecord, decode_entry},
+    index::{CollectedEntry, InstanceEntry, ledger_key, owner_key, rfc3339_ms, source_key},
+};
+use data_encoding::HEXLOWER;
+use postkeep_shared::{
+    mail::Digest,
+    receipt::{Entry, NodeKey},
+};
+use serde_json::{Value, json};
+
+impl Store {
+    /// Whether a report was committed before.
+    ///
+    /// # Errors
+    /// [`super::StoreError`].
+    pub fn is_collected(&self, source: &str, mailbox: Option<&str>, uidl: &str) -> StoreResult<Option<Collected>> {
+        Ok(self.collected_entry(source, mailbox, uidl)?.map(collected))
+    }
+
+    /// Every report collected from a source, in no order.
+    pub fn collected(&self, source: &str) -> impl Iterator<Item = StoreResult<Collected>> + use<'_> {
+        let source = source_key(&self.keys, source);
+        let pairs = sealed_pairs(&*self.catalog, &self.keys, Space::Collected, &[&source]);
+        pairs.map(|pair| pair.map(|(_, entry)| collected(entry)))
+    }
+
+    /// Every ledger entry kept for a source; those of one node and mailbox in the order of their numbers.
+    pub fn ledger_entries(&self, source: &str) -> impl Iterator<Item = StoreResult<Entry>> + use<'_> {
+        let source = source_key(&self.keys, source);
+        let pairs = sealed_pairs::<String>(&*self.catalog, &self.keys, Space::Ledger, &[&source]);
+        pairs.filter_map(|pair| pair.map(|(_, text)| decode_entry(&text)).transpose())
+    }
+
+    /// The highest ledger entry kept of a node's mailbox: where the next XLEDGER continues.
+    ///
+    /// # Errors
+    /// [`super::StoreError`].
+    pub fn last_ledger_entry(&self, source: &str, mailbox: &str, node: &NodeKey) -> StoreResult<Option<Entry>> {
+        let (source, log) = (source_key(&self.keys, source), ledger_key(&self.keys, mailbox, &node.0));
+        let pairs = sealed_pairs::<String>(&*self.catalog, &self.keys, Space::Ledger, &[&source, &log]);
+        let mut last = None;
+        for pair in pairs {
+            last = decode_entry(&pair?.1);
+        }
+        Ok(last)
+    }
+
+    /// Hands every appearance in an owner's archive to `each`, sorted by date (those without one first); `folder`
+    /// narrows it.
+    ///
+    /// # Errors
+    /// [`super::StoreError`], and what `each` gives.
+    pub fn list(
+        &self,
+        owner: &str,
+        folder: Option<&str>,
+        each: &mut dyn FnMut(Listed) -> StoreResult<()>,
+    ) -> StoreResult<()> {
+        let owner = owner_key(&self.keys, owner);
+        let pairs = sealed_pairs::<InstanceEntry>(&*self.catalog, &self.keys, Space::Instances, &[&owner]);
+        // Dates and keys only: a large archive must not be in memory whole.
+        let mut order = Vec::new();
+        for pair in pairs {
+            let (key, entry) = pair?;
+            if folder.is_none_or(|folder| entry.listed.folder == folder) {
+                order.push((entry.date, entry.listed.id, key));
+            }
+        }
+        order.sort_unstable();
+        for (_, _, key) in order {
+            let fields = key.get(1..).unwrap_or_default();
+            if let Some(entry) = self.value::<InstanceEntry>(Space::Instances, &[fields])? {
+                each(entry.listed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every owner who has at least one appearance, sorted.
+    ///
+    /// # Errors
+    /// [`super::StoreError`].
+    pub fn owners(&self) -> StoreResult<Vec<String>> {
+        let pairs = sealed_pairs::<String>(&*self.catalog, &self.keys, Space::Owners, &[]);
+        let mut owners = pairs.map(|pair| pair.map(|(_, name)| name)).collect::<StoreResult<Vec<_>>>()?;
+        owners.sort_unstable();
+        Ok(owners)
+    }
+
+    /// Every report that brought this message, or one of the same identity, in the order of their coming: what the
+    /// mail server said of it, what the gateway saw and signed, and where it went.
+    ///
+    /// # Errors
+    /// [`super::StoreError::NoSuchMessage`] and the others.
+    pub fn envelopes(&self, id: &str) -> StoreResult<Vec<Value>> {
+        let entry = self.message_entry(id)?;
+        let prefix = key(Space::Envelopes, &[&entry.summary.identity.0]);
+        let mut found = Vec::new();
+        for pair in self.catalog.prefix(&prefix) {
+            let (key, _) = pair?;
+            let number = key.last_chunk::<8>().map_or(0, |octets| u64::from_be_bytes(*octets));
+            found.push(envelope(&self.report(number)?));
+        }
+        Ok(found)
+    }
+
+    /// Numbers of the store.
+    ///
+    /// # Errors
+    /// [`super::StoreError`].
+    pub fn stats(&self) -> StoreResult<Stats> {
+        let mut chunks = 0;
+        for pair in self.catalog.prefix(&key(Space::Chunks, &[])) {
+            pair?;
+            chunks += 1;
+        }
+        let (packs, _) = self.packs.list()?;
+        let pack_bytes: u64 = packs.iter().map(|pack| pack.len).sum();
+        let record_bytes: u64 = self.records.list()?.iter().map(|(_, len)| len).sum();
+        let totals = self.totals;
+        let bytes_stored = pack_bytes + record_bytes;
+        let ratio = if totals.bytes_in == 0 { 0.0 } else { bytes_stored as f64 / totals.bytes_in as f64 };
+        Ok(Stats {
+            reports: totals.reports,
+            messages: totals.messages,
+            instances: totals.instances,
+            parts: totals.parts,
+            part_references: totals.part_references,
+            chunks,
+            packs: packs.len() as u64,
+            bytes_in: totals.bytes_in,
+            bytes_stored,
+            pack_bytes,
+            record_bytes,
+            ratio,
+        })
+    }
+}
+
+fn collected(entry: CollectedEntry) -> Collected {
+    let receipt = entry.receipt.as_deref().and_then(decode_entry);
+    Collected {
+        source: entry.source,
+        host: entry.host,
+        mailbox: entry.mailbox,
+        uidl: entry.uidl,
+        node: receipt.as_ref().map(|receipt| receipt.node),
+        seq: receipt.as_ref().map(|receipt| receipt.body.seq),
+        receipt,
+        raw_sha256: Digest(entry.raw_sha256.0),
+        size: entry.size,
+        outcome: entry.outcome,
+        collected_ms: entry.collected_ms,
+    }
+}
+
+fn envelope(report: &ReportRecord) -> Value {
+    let receipt = report.receipt.as_deref().and_then(decode_entry);
+    let hex = |octets: &[u8]| HEXLOWER.encode(octets);
+    let verdict = &report.verdict;
+    let receipt = receipt.map(|entry| {
+        json!({
+            "node": entry.node.id(),
+            "node_key": hex(&entry.node.0),
+            "mailbox": entry.body.mailbox.to_string(),
+            "seq": entry.body.seq,
+            "time": rfc3339_ms(entry.body.time_ms),
+            "uidl": entry.body.uidl.to_string(),
+            "size": entry.body.size,
+            "digest": entry.body.digest.to_string(),
+            "hash": entry.hash().to_string(),
+            "signature": entry.verify().is_ok(),
+            "entry": report.receipt,
+        })
+    });
+    json!({
+        "source": report.source,
+        "host": report.host,
+        "mailbox": report.mailbox,
+        "uidl": report.uidl,
+        "collected_at": rfc3339_ms(report.collected_ms),
+        "outcome": report.outcome,
+        "kind": verdict.kind,
+        "handling": verdict.handling,
+        "reason": verdict.reason,
+        "warnings": verdict.warnings,
+        "sender": verdict.sender,
+        "on_behalf_of": verdict.on_behalf_of,
+        "recipients": verdict.recipients,
+        "subject": verdict.subject,
+        "message_id": verdict.message_id,
+        "message": report.message.as_ref().map(|message| hex(&message.id.0)),
+        "message_sha256": report.message.as_ref().map(|message| hex(&message.sha256.0)),
+        "alternates": report.alternates,
+        "instances": report.instances,
+        "unowned": report.unowned,
+        "report_sha256": hex(&report.raw.sha256.0),
+        "report_size": report.raw.size,
+        "receipt": receipt,
+        "evidence": report.evidence,
+    })
+}

@@ -1,0 +1,337 @@
+//! Where the MIME parts of a message lie (RFC 2045, RFC 2046), found line by line with bounded memory.
+//!
+//! Any octets are taken: what cannot be split is one part. The result only says which ranges are worth storing on
+//! their own; a wrong guess costs space, never an octet, since everything between the ranges is kept as it stands.
+//! Limits (depth, parts, header size) end the splitting, not the message. Nothing is decoded here.
+
+use crate::octets::Octets;
+use memchr::memchr;
+use std::{io, ops::Range};
+
+/// Nested multiparts and embedded messages that are followed.
+const MAX_DEPTH: usize = 32;
+/// Parts of one message that are stored on their own.
+const MAX_PARTS: usize = 10_000;
+/// Octets of one header block; a longer one is content.
+const MAX_HEADER: u64 = 1024 * 1024;
+/// Octets of a line that are looked at: a boundary has at most 70 characters (RFC 2046 §5.1.1), some are longer.
+const MAX_LINE: usize = 16 * 1024;
+
+/// The body of a part that is no multipart and no message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// Its octets, without the line end that belongs to the delimiter behind it.
+    pub body: Range<u64>,
+    /// Whether its header says base64.
+    pub base64: bool,
+}
+
+/// The leaves of `message`, in order, not overlapping.
+///
+/// # Errors
+/// Only what reading gives.
+pub fn leaves(message: &dyn Octets) -> io::Result<Vec<Leaf>> {
+    let mut splitter = Splitter::default();
+    let mut line = Line::default();
+    message.for_each_block(0..message.len(), &mut |block| {
+        let mut rest = block;
+        while let Some(lf) = memchr(b'\n', rest) {
+            let (head, tail) = rest.split_at(lf + 1);
+            line.push(head);
+            splitter.line(&line);
+            line.next();
+            rest = tail;
+        }
+        line.push(rest);
+        Ok(())
+    })?;
+    if line.len > 0 {
+        splitter.line(&line);
+    }
+    Ok(splitter.finish(message.len()))
+}
+
+/// One line with its line end; only its beginning is kept.
+#[derive(Default)]
+struct Line {
+    start: u64,
+    len: u64,
+    head: Vec<u8>,
+    /// The last two octets.
+    tail: [u8; 2],
+}
+
+impl Line {
+    fn push(&mut self, octets: &[u8]) {
+        let room = MAX_LINE.saturating_sub(self.head.len()).min(octets.len());
+        self.head.extend_from_slice(octets.get(..room).unwrap_or_default());
+        self.len += octets.len() as u64;
+        match octets {
+            [.., a, b] => self.tail = [*a, *b],
+            [b] => self.tail = [self.tail[1], *b],
+            [] => {}
+        }
+    }
+
+    fn next(&mut self) {
+        self.start += self.len;
+        self.len = 0;
+        self.head.clear();
+        self.tail = [0; 2];
+    }
+
+    fn line_end(&self) -> u64 {
+        match self.tail {
+            [b'\r', b'\n'] => 2,
+            [_, b'\n'] => 1,
+            _ => 0,
+        }
+    }
+
+    /// Without its line end.
+    fn text(&self) -> &[u8] {
+        let text = self.head.strip_suffix(b"\n").unwrap_or(&self.head);
+        text.strip_suffix(b"\r").unwrap_or(text)
+    }
+}
+
+enum State {
+    /// In the header block that began here.
+    Header { start: u64 },
+    /// In a body that is worth keeping on its own.
+    Leaf { start: u64, base64: bool },
+    /// Before the first or behind the last part of a multipart.
+    Between,
+}
+
+struct Splitter {
+    state: State,
+    /// Boundaries around the current place, each with the embedded messages around it.
+    boundaries: Vec<(Vec<u8>, usize)>,
+    /// Embedded messages around the current one: they count as depth.
+    embedded: usize,
+    fields: Fields,
+    leaves: Vec<Leaf>,
+    last_line_end: u64,
+}
+
+impl Default for Splitter {
+    fn default() -> Self {
+        Self {
+            state: State::Header { start: 0 },
+            boundaries: Vec::new(),
+            embedded: 0,
+            fields: Fields::default(),
+            leaves: Vec::new(),
+            last_line_end: 0,
+        }
+    }
+}
+
+impl Splitter {
+    fn line(&mut self, line: &Line) {
+        if let Some((level, last)) = self.delimiter(line) {
+            self.close(line.start.saturating_sub(self.last_line_end));
+            self.embedded = self.boundaries.get(level).map_or(0, |(_, embedded)| *embedded);
+            self.boundaries.truncate(if last { level } else { level + 1 });
+            self.fields = Fields::default();
+            self.state = if last { State::Between } else { State::Header { start: line.start + line.len } };
+        } else if let State::Header { start } = self.state {
+            let end = line.start + line.len;
+            if line.text().is_empty() {
+                self.header_ends(end);
+            } else if end - start > MAX_HEADER {
+                self.state = State::Leaf { start, base64: false };
+            } else {
+                self.fields.line(line.text());
+            }
+        }
+        self.last_line_end = line.line_end();
+    }
+
+    /// The level of the multipart that this line delimits, and whether it ends it (RFC 2046 §5.1.1).
+    fn delimiter(&self, line: &Line) -> Option<(usize, bool)> {
+        let text = line.head.strip_prefix(b"--")?;
+        if line.len > line.head.len() as u64 {
+            return None;
+        }
+        let text = text.trim_ascii_end();
+        for (level, (boundary, _)) in self.boundaries.iter().enumerate().rev() {
+            match text.strip_prefix(boundary.as_slice()) {
+                Some(b"") => return Some((level, false)),
+                Some(b"--") => return Some((level, true)),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    fn header_ends(&mut self, at: u64) {
+        let fields = std::mem::take(&mut self.fields).finish();
+        let depth = self.boundaries.len() + self.embedded;
+        self.state = if depth < MAX_DEPTH && fields.multipart() {
+            match fields.boundary() {
+                Some(boundary) => {
+                    self.boundaries.push((boundary, self.embedded));
+                    State::Between
+                }
+                None => State::Leaf { start: at, base64: false },
+            }
+        } else if depth < MAX_DEPTH && fields.message() {
+            self.embedded += 1;
+            State::Header { start: at }
+        } else {
+            State::Leaf { start: at, base64: fields.base64() }
+        };
+    }
+
+    fn close(&mut self, end: u64) {
+        if let State::Leaf { start, base64 } = self.state
+            && end > start
+            && self.leaves.len() < MAX_PARTS
+        {
+            self.leaves.push(Leaf { body: start..end, base64 });
+        }
+    }
+
+    fn finish(mut self, end: u64) -> Vec<Leaf> {
+        self.close(end);
+        self.leaves
+    }
+}
+
+/// The two header fields that matter, unfolded.
+#[derive(Default)]
+struct Fields {
+    current: Vec<u8>,
+    content_type: Option<String>,
+    encoding: Option<String>,
+}
+
+impl Fields {
+    fn line(&mut self, text: &[u8]) {
+        if matches!(text.first(), Some(b' ' | b'\t')) {
+            if !self.current.is_empty() && self.current.len() < MAX_LINE {
+                self.current.extend_from_slice(text);
+            }
+            return;
+        }
+        self.take();
+        if text.first().is_some_and(|c| matches!(c, b'c' | b'C')) {
+            self.current.extend_from_slice(text);
+        }
+    }
+
+    fn take(&mut self) {
+        let field = std::mem::take(&mut self.current);
+        let Some(colon) = memchr(b':', &field) else { return };
+        let (name, value) = field.split_at(colon);
+        let value = || String::from_utf8_lossy(value.get(1..).unwrap_or_default()).trim().to_owned();
+        let name = name.trim_ascii();
+        // The first field counts where there are two.
+        if name.eq_ignore_ascii_case(b"content-type") {
+            self.content_type.get_or_insert_with(value);
+        } else if name.eq_ignore_ascii_case(b"content-transfer-encoding") {
+            self.encoding.get_or_insert_with(value);
+        }
+    }
+
+    fn finish(mut self) -> Self {
+        self.take();
+        self
+    }
+
+    fn starts(&self, prefix: &str) -> bool {
+        let start = self.content_type.as_deref().and_then(|value| value.get(..prefix.len()));
+        start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    }
+
+    fn multipart(&self) -> bool {
+        self.starts("multipart/")
+    }
+
+    /// An embedded message whose header can be read: an encoded one is a leaf.
+    fn message(&self) -> bool {
+        let plain = self
+            .encoding
+            .as_deref()
+            .is_none_or(|encoding| ["7bit", "8bit", "binary"].iter().any(|known| encoding.eq_ignore_ascii_case(known)));
+        plain && (self.starts("message/rfc822") || self.starts("message/global"))
+    }
+
+    fn base64(&self) -> bool {
+        self.encoding.as_deref().is_some_and(|encoding| encoding.eq_ignore_ascii_case("base64"))
+    }
+
+    fn boundary(&self) -> Option<Vec<u8>> {
+        let mut rest = self.content_type.as_deref()?;
+        loop {
+            rest = rest.get(rest.find(';')? + 1..)?.trim_start();
+            let Some((name, value)) = rest.split_once('=') else { continue };
+            if name.trim().eq_ignore_ascii_case("boundary") {
+                return Some(parameter(value.trim_start())).filter(|boundary| !boundary.is_empty());
+            }
+        }
+    }
+}
+
+/// A parameter value, quoted or not (RFC 2045 §5.1).
+fn parameter(value: &str) -> Vec<u8> {
+    let Some(quoted) = value.strip_prefix('"') else {
+        return value.split([';', ' ', '\t']).next().unwrap_or_default().trim().into();
+    };
+    let mut out = String::new();
+    let mut chars = quoted.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => break,
+            '\\' => out.extend(chars.next()),
+            other => out.push(other),
+        }
+    }
+    out.trim_end().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bodies(message: &str) -> Vec<(String, bool)> {
+        let found = leaves(&message.as_bytes().to_vec()).expect("memory reads");
+        found
+            .into_iter()
+            .map(|leaf| (message[leaf.body.start as usize..leaf.body.end as usize].to_owned(), leaf.base64))
+            .collect()
+    }
+
+    #[test]
+    fn parts_of_nested_multiparts_and_messages_are_found() {
+        let message = "Content-Type: multipart/mixed;\r\n boundary=\"a b\"\r\n\r\npreamble\r\n--a b\r\n\r\none\r\n--a b \r\n\
+            content-type: MESSAGE/RFC822\r\n\r\nSubject: x\r\nContent-type: multipart/alternative; charset=x; \
+            boundary=in\r\n\r\n--in\r\nContent-Transfer-Encoding: BASE64\r\n\r\nAAAA\r\n--in--\r\n\r\n--a b\r\n\r\n\r\n\
+            --a b\r\n\r\ntwo\n--a b--\r\nepilogue\r\n";
+        assert_eq!(bodies(message), [("one".into(), false), ("AAAA".into(), true), ("two".into(), false)]);
+    }
+
+    #[test]
+    fn what_cannot_be_split_is_one_part() {
+        assert_eq!(bodies("Subject: x\r\n\r\nbody\r\n"), [("body\r\n".into(), false)]);
+        assert_eq!(bodies("Content-Type: multipart/mixed\r\n\r\nbody"), [("body".into(), false)]);
+        assert_eq!(bodies("no header at all"), []);
+        assert_eq!(bodies(""), []);
+        assert_eq!(bodies("Content-Type: multipart/mixed; boundary=x\n\n--x\n\ncut off"), [("cut off".into(), false)]);
+        let open = "Content-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: multipart/mixed; boundary=y\n\n\
+            --y\n\none\n--x\n\ntwo\n--x--\n";
+        assert_eq!(bodies(open), [("one".into(), false), ("two".into(), false)]);
+    }
+
+    #[test]
+    fn bombs_end_the_splitting_only() {
+        let deep = "Content-Type: message/rfc822\n\n".repeat(100_000);
+        assert_eq!(bodies(&deep).len(), 1);
+        let wide = format!("Content-Type: multipart/mixed; boundary=x\n\n{}", "--x\n\nbody\n".repeat(50_000));
+        assert_eq!(bodies(&wide).len(), MAX_PARTS);
+        let header = format!("X: {}\n", "y".repeat(70)).repeat(20_000);
+        assert_eq!(bodies(&header).len(), 1);
+    }
+}

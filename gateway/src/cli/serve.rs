@@ -1,0 +1,58 @@
+//! `serve`: runs the gateway until SIGTERM or SIGINT; SIGHUP reads the certificate again.
+
+use super::Context;
+use crate::{server, tls::Certificates};
+use postkeep_shared::{
+    disk::{LocalDisk, require_standing},
+    run::{Exit, Failure, ShutdownTrigger, init_logs, on_signals},
+};
+use std::sync::Arc;
+
+/// Arguments of `serve`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Run on a network file system all the same
+    #[arg(long)]
+    pub i_accept_data_loss: bool,
+}
+
+/// Runs until a signal or until storage fails.
+///
+/// # Errors
+/// Configuration, addresses, data directory, storage.
+pub fn run(context: &Context, args: Args) -> Result<Exit, Failure> {
+    let config = context.config()?;
+    init_logs(&config.log.level, config.log.format);
+    if let Some(warning) = require_standing(&config.data_dir, args.i_accept_data_loss)? {
+        tracing::warn!("ALARM: {warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::cannot(format!("cannot start threads: {e}")))?;
+    runtime.block_on(async {
+        let (trigger, shutdown) = ShutdownTrigger::new();
+        on_signals(trigger).map_err(|e| Failure::cannot(format!("cannot handle signals: {e}")))?;
+        let running = server::serve(config, Arc::new(LocalDisk), shutdown).await?;
+        reload_at_hangup(Arc::clone(&running.certificates))?;
+        for (kind, address) in &running.addresses {
+            eprintln!("listening {kind} {address}");
+        }
+        running.wait().await.map(|()| Exit::Done)
+    })
+}
+
+fn reload_at_hangup(certificates: Arc<Certificates>) -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup =
+        signal(SignalKind::hangup()).map_err(|e| Failure::cannot(format!("cannot handle signals: {e}")))?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            let certificates = Arc::clone(&certificates);
+            match tokio::task::spawn_blocking(move || certificates.reload()).await {
+                Ok(Ok(())) => tracing::info!("the certificate was read again"),
+                Ok(Err(error)) => tracing::error!(%error, "ALARM: the old certificate stays in use"),
+                Err(error) => tracing::error!(%error, "ALARM: the old certificate stays in use"),
+            }
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,7 @@
+//! The `postkeep-gateway` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    postkeep_gateway::cli::main()
+}

@@ -1,0 +1,325 @@
+//! Listeners and their sessions: who is let in, who is told to wait, and how everything stops.
+//!
+//! One task per connection; a panic ends its own connection only. Stopping: no more connections, every session is
+//! told, [`DRAIN`] is the longest wait; what was answered `250` is safe whenever the process ends. When storage has
+//! failed the server stops by itself and says why.
+
+mod limits;
+mod listen;
+
+pub(crate) use limits::network;
+pub use limits::{Admitted, Limits, Refused};
+pub use listen::Kind;
+
+use crate::{
+    config::GatewayConfig,
+    pop3, smtp,
+    sources::Sources,
+    spool::{Spool, SpoolError},
+    tls::{Acceptor, Certificates, Protocol},
+};
+use listen::{Listener, bind};
+use postkeep_shared::{
+    disk::Disk,
+    run::{Failure, Shutdown, ShutdownTrigger},
+};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::TcpStream,
+    task::{JoinHandle, JoinSet},
+};
+
+/// Longest wait for sessions when the program stops.
+pub const DRAIN: Duration = Duration::from_secs(10);
+/// Wait after a connection could not be taken (no file descriptors left): trying at once would only burn a core.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Files beside the connections: the spool's, the ledger's, sixteen per message under way, the index.
+const OTHER_FILES: u64 = 1024;
+
+/// A running gateway.
+pub struct Running {
+    /// What listens where, with the real port where port 0 was asked for.
+    pub addresses: Vec<(Kind, SocketAddr)>,
+    /// The certificate in use.
+    pub certificates: Arc<Certificates>,
+    done: JoinHandle<Result<(), Failure>>,
+}
+
+impl Running {
+    /// Waits until the server has stopped.
+    ///
+    /// # Errors
+    /// [`Failure`] when it stopped because storage failed.
+    pub async fn wait(self) -> Result<(), Failure> {
+        self.done.await.unwrap_or_else(|error| Err(Failure::cannot(format!("the server ended: {error}"))))
+    }
+}
+
+/// What the listeners share.
+struct Services {
+    smtp: Arc<smtp::Context>,
+    smtp_tls: Acceptor,
+    smtp_limits: Limits,
+    pop3: Arc<pop3::session::Context>,
+    pop3_tls: Acceptor,
+    pop3_limits: Limits,
+}
+
+/// Opens the data directory, binds every address, and serves until `shutdown`.
+///
+/// # Errors
+/// [`Failure`] with the address, file or directory and the remedy; nothing is left running.
+pub async fn serve(config: GatewayConfig, disk: Arc<dyn Disk>, shutdown: Shutdown) -> Result<Running, Failure> {
+    let mut names = vec![config.hostname.clone()];
+    names.extend(config.domains.iter().filter(|domain| **domain != config.hostname).cloned());
+    raise_file_limit(&config);
+    // Ports first: whoever cannot have them must not touch the data of the one that has.
+    let listeners = bind(&config)?;
+    let (data_dir, hostname, spool_disk) = (config.data_dir.clone(), config.hostname.clone(), Arc::clone(&disk));
+    let opened = tokio::task::spawn_blocking(move || Spool::open(&data_dir, &hostname, spool_disk)).await;
+    let (spool, recovery) = opened.map_err(Failure::cannot)?.map_err(Failure::cannot)?;
+    for problem in &recovery.problems {
+        tracing::error!(?problem, "ALARM: found at start");
+    }
+    let (adopted, quarantined, waiting) = (recovery.adopted, recovery.quarantined, recovery.waiting);
+    tracing::info!(waiting, adopted, quarantined, "spool is open");
+    let certificates =
+        Certificates::load(&config.tls, &config.data_dir, &names, disk).map_err(Failure::cannot).map(Arc::new)?;
+    let services = Arc::new(services(&config, &spool, &certificates)?);
+    let mut addresses = Vec::new();
+    for listener in &listeners {
+        addresses.push((listener.kind, listener.address()?));
+    }
+    let done = tokio::spawn(run(listeners, services, spool, shutdown));
+    Ok(Running { addresses, certificates, done })
+}
+
+/// Every connection is a file; the soft limit most systems start with (1,024) is not what was configured.
+fn raise_file_limit(config: &GatewayConfig) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let needed = (config.smtp.max_connections + config.pop3.max_connections) as u64 + OTHER_FILES;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|current| current >= needed) {
+        return;
+    }
+    let possible = maximum.map_or(needed, |maximum| maximum.min(needed));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(possible), maximum });
+    if raised.is_err() || possible < needed {
+        tracing::warn!(needed, possible, "fewer open files are allowed than max_connections need; raise `ulimit -n`");
+    }
+}
+
+fn services(config: &GatewayConfig, spool: &Spool, certificates: &Certificates) -> Result<Services, Failure> {
+    let pop3_tls = certificates.acceptor(Protocol::Pop3).map_err(Failure::cannot)?;
+    let smtp_tls = certificates.acceptor(Protocol::Smtp).map_err(Failure::cannot)?;
+    let sources = Arc::new(Sources::open(&config.sources, &config.dns).map_err(Failure::usage)?);
+    let first_answers = Arc::clone(&sources);
+    tokio::spawn(async move { first_answers.warm().await });
+    Ok(Services {
+        smtp: Arc::new(smtp::Context {
+            spool: spool.clone(),
+            settings: smtp::Settings {
+                hostname: config.hostname.clone(),
+                domains: config.domains.clone(),
+                max_message_size: config.smtp.max_message_size,
+                require_tls: config.smtp.require_tls,
+                command_timeout: config.smtp.command_timeout,
+                data_timeout: config.smtp.data_timeout,
+                transaction_timeout: config.smtp.transaction_timeout,
+                minimum_rate: config.smtp.minimum_rate,
+            },
+            tls: Some(smtp_tls.clone()),
+            sources: Arc::clone(&sources),
+        }),
+        smtp_tls,
+        smtp_limits: Limits::new(
+            config.smtp.max_connections,
+            config.smtp.max_connections_per_ip,
+            if config.sources.all().any(|rules| !rules.networks.is_empty()) {
+                config.smtp.reserved_connections
+            } else {
+                0
+            },
+        ),
+        pop3: Arc::new(pop3::session::Context {
+            hostname: config.hostname.clone(),
+            spool: spool.clone(),
+            gate: pop3::login::Gate::default(),
+            tls: pop3_tls.clone(),
+            idle_timeout: config.pop3.idle_timeout,
+            login_timeout: config.pop3.login_timeout,
+        }),
+        pop3_tls,
+        pop3_limits: Limits::new(
+            config.pop3.max_connections,
+            config.pop3.max_connections_per_ip,
+            config.pop3.reserved_connections,
+        ),
+    })
+}
+
+/// Serves until `shutdown` or until storage fails, then drains.
+async fn run(
+    listeners: Vec<Listener>,
+    services: Arc<Services>,
+    spool: Spool,
+    mut shutdown: Shutdown,
+) -> Result<(), Failure> {
+    let (trigger, stopping) = ShutdownTrigger::new();
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        accepting.spawn(accept(listener, Arc::clone(&services), stopping.clone()));
+    }
+    let mut failed = spool.failed();
+    let failure = tokio::select! {
+        () = shutdown.fired() => None,
+        reason = failed.wait_for(Option::is_some) => match reason {
+            Ok(reason) => reason.clone(),
+            Err(_) => Some("the spool has stopped".to_owned()),
+        },
+    };
+    trigger.fire();
+    if let Some(reason) = &failure {
+        tracing::error!(reason, "ALARM: storage has failed; stopping");
+    }
+    // Every listener ends at once and then waits for its own sessions.
+    let drained = tokio::time::timeout(DRAIN, async { while accepting.join_next().await.is_some() {} }).await;
+    if drained.is_err() {
+        tracing::warn!("some sessions did not end in time; their connections are dropped");
+        accepting.shutdown().await;
+    }
+    drop(services);
+    let closed = tokio::task::spawn_blocking(move || spool.close()).await;
+    match failure {
+        Some(reason) => Err(Failure::cannot(SpoolError::Failed(reason))),
+        None => closed.map_err(|error| Failure::cannot(format!("the spool did not close: {error}"))),
+    }
+}
+
+/// Takes connections until told to stop, then waits for the sessions they became.
+async fn accept(listener: Listener, services: Arc<Services>, mut stopping: Shutdown) {
+    let mut sessions = JoinSet::new();
+    let mut spare = Spare::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stopping.fired() => break,
+            Some(ended) = sessions.join_next(), if !sessions.is_empty() => {
+                note_panic(ended);
+                continue;
+            }
+            accepted = listener.socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                if let Some(admitted) = admit(listener.kind, &services, &stream, peer) {
+                    let (services, stopping) = (Arc::clone(&services), stopping.clone());
+                    sessions.spawn(session(listener.kind, services, stream, peer, stopping, admitted));
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, kind = %listener.kind, "ALARM: a connection could not be taken");
+                spare.turn_away(&listener).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    while let Some(ended) = sessions.join_next().await {
+        note_panic(ended);
+    }
+}
+
+fn note_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "ALARM: a session panicked; the others go on");
+    }
+}
+
+/// Lets a connection in, or tells it in one line to come back. With implicit TLS nothing can be said before the
+/// handshake, which is the work to be spared.
+fn admit(kind: Kind, services: &Services, stream: &TcpStream, peer: SocketAddr) -> Option<Admitted> {
+    let (limits, known) = match kind {
+        Kind::Smtp | Kind::Smtps => (&services.smtp_limits, services.smtp.sources.names_network_of(peer.ip())),
+        _ => (&services.pop3_limits, services.pop3.gate.knows(peer.ip())),
+    };
+    let refused = match limits.admit(peer.ip(), known) {
+        Ok(admitted) => return Some(admitted),
+        Err(refused) => refused,
+    };
+    tracing::warn!(%peer, %kind, ?refused, "too many connections");
+    let line = if refused == Refused::Client && kind == Kind::Smtp { smtp::busy_address() } else { busy(kind) };
+    // An empty send buffer takes a line at once; a client that does not even get that loses nothing.
+    let _ = stream.try_write(&line);
+    None
+}
+
+/// What one connection too many is told.
+fn busy(kind: Kind) -> Vec<u8> {
+    match kind {
+        Kind::Pop3 => b"-ERR [SYS/TEMP] too many connections; try again later\r\n".to_vec(),
+        Kind::Smtp => smtp::busy(),
+        Kind::Smtps | Kind::Pop3s => Vec::new(),
+    }
+}
+
+/// A descriptor kept for the moment when there is no other: given up, it lets one client be told to come back.
+struct Spare(Option<std::fs::File>);
+
+impl Spare {
+    fn new() -> Self {
+        Self(std::fs::File::open("/dev/null").ok())
+    }
+
+    /// Takes one connection only to turn it away.
+    async fn turn_away(&mut self, listener: &Listener) {
+        if self.0.take().is_some()
+            // Another task may have been faster with the descriptor, and the client may be gone.
+            && let Ok(Ok((stream, peer))) = tokio::time::timeout(ACCEPT_PAUSE, listener.socket.accept()).await
+        {
+            tracing::warn!(%peer, kind = %listener.kind, "turned away: out of descriptors");
+            let _ = stream.try_write(&busy(listener.kind));
+        }
+        *self = Self::new();
+    }
+}
+
+async fn session(
+    kind: Kind,
+    services: Arc<Services>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    stopping: Shutdown,
+    admitted: Admitted,
+) {
+    let _admitted = admitted;
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY");
+    }
+    // On the heap one by one: a plain SMTP session must not take the memory of a TLS handshake in POP3.
+    match kind {
+        Kind::Pop3 => {
+            Box::pin(pop3::session::serve(Box::new(stream), peer, Arc::clone(&services.pop3), false, stopping)).await;
+        }
+        Kind::Pop3s => match Box::pin(services.pop3_tls.accept(Box::new(stream))).await {
+            Ok((stream, _)) => {
+                let context = Arc::clone(&services.pop3);
+                Box::pin(pop3::session::serve(Box::new(stream), peer, context, true, stopping)).await;
+            }
+            Err(error) => tracing::info!(%peer, %error, "TLS handshake failed"),
+        },
+        Kind::Smtp => {
+            Box::pin(smtp::serve(Box::new(stream), peer, Arc::clone(&services.smtp), stopping, None)).await;
+        }
+        Kind::Smtps => match Box::pin(services.smtp_tls.accept(Box::new(stream))).await {
+            Ok((stream, facts)) => {
+                let context = Arc::clone(&services.smtp);
+                Box::pin(smtp::serve(Box::new(stream), peer, context, stopping, Some(facts))).await;
+            }
+            Err(error) => tracing::info!(%peer, %error, "TLS handshake failed"),
+        },
+    }
+}

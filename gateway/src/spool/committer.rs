@@ -1,0 +1,264 @@
+//! The committer: one thread that gives synced files their names and writes the ledgers.
+//!
+//! Group commit: it takes whatever waits, at most 64 messages, and shares each directory's and each ledger's sync
+//! among them; an idle gateway adds no delay. Order for a batch: rename, sync `new/`, append and sync the ledgers,
+//! index, answer. Any failed sync or append answers the whole batch with [`SpoolError::Failed`] and ends all writing.
+
+use super::{
+    Receipt, SpoolError,
+    failstop::FailStop,
+    index::{Changes, Index},
+    layout::{Folder, Layout},
+    trash,
+    writer::Sealed,
+};
+use crate::{
+    ledger::{Head, Ledger, LedgerError},
+    node::Node,
+};
+use postkeep_shared::{
+    disk::{Disk, DiskDir, DiskError},
+    mail::{Digest, MailboxId},
+    receipt::{Entry, EntryBody, Event},
+    run::now_ms,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::{Arc, mpsc},
+};
+use tokio::sync::oneshot;
+
+/// Messages in one batch.
+const MAX_BATCH: usize = 64;
+/// Mailboxes kept open; each takes two descriptors.
+const MAX_OPEN: usize = 128;
+
+/// What the committer answers.
+pub(super) type Answer<T> = oneshot::Sender<Result<T, SpoolError>>;
+
+/// Work for the committer.
+pub(super) enum Job {
+    /// Accept the messages of one transaction, all or none.
+    Accept { messages: Vec<Sealed>, answer: Answer<Vec<Receipt>> },
+    /// Record removals, then move the files to the trash. All or none.
+    Remove { entries: Vec<Entry>, answer: Answer<()> },
+}
+
+impl Job {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Accept { messages, .. } => messages.len(),
+            Self::Remove { .. } => 1,
+        }
+    }
+
+    fn refuse(self, error: SpoolError) {
+        // Whoever asked may be gone; nobody else needs the answer.
+        match self {
+            Self::Accept { answer, .. } => drop(answer.send(Err(error))),
+            Self::Remove { answer, .. } => drop(answer.send(Err(error))),
+        }
+    }
+}
+
+/// The committer's state.
+pub(super) struct Committer {
+    pub(super) layout: Layout,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) node: Arc<Node>,
+    pub(super) index: Index,
+    pub(super) failstop: FailStop,
+    /// Mailboxes in use, opened when first needed.
+    pub(super) open: BTreeMap<MailboxId, OpenMailbox>,
+}
+
+/// What is held open of a mailbox.
+pub(super) struct OpenMailbox {
+    ledger: Ledger,
+    /// Held across renames, so that an error of the directory cannot be missed.
+    new: Box<dyn DiskDir>,
+}
+
+impl Committer {
+    /// Works until every sender is gone.
+    pub(super) fn run(mut self, jobs: &mpsc::Receiver<Job>) {
+        while let Ok(first) = jobs.recv() {
+            let mut weight = first.weight();
+            let mut batch = vec![first];
+            while weight < MAX_BATCH
+                && let Ok(job) = jobs.try_recv()
+            {
+                weight += job.weight();
+                batch.push(job);
+            }
+            self.batch(batch);
+        }
+    }
+
+    fn batch(&mut self, jobs: Vec<Job>) {
+        let mut named = Vec::with_capacity(jobs.len());
+        for mut job in jobs {
+            match self.failstop.check().and_then(|()| self.name(&mut job)) {
+                Ok(()) => named.push(job),
+                Err(error) => job.refuse(error),
+            }
+        }
+        match self.failstop.check().and_then(|()| self.make_durable(&named)) {
+            Ok(entries) => self.finish(named, entries),
+            Err(error) => {
+                let (full, reason) = (error.is_full(), self.failstop.reason().unwrap_or_default());
+                let again = |reason| if full { SpoolError::Full(reason) } else { SpoolError::Failed(reason) };
+                named.into_iter().for_each(|job| job.refuse(again(reason.clone())));
+            }
+        }
+        if self.open.len() > MAX_OPEN {
+            self.open.clear();
+        }
+    }
+
+    /// Opens the mailboxes concerned and gives the files their final names; for a transaction all or none.
+    fn name(&mut self, job: &mut Job) -> Result<(), SpoolError> {
+        let messages = match job {
+            Job::Accept { messages, .. } => messages,
+            Job::Remove { entries, .. } => return entries.iter().try_for_each(|e| self.open(e.body.mailbox)),
+        };
+        for message in messages.iter() {
+            self.open(message.facts.mailbox)?;
+        }
+        let mut done: Vec<(PathBuf, PathBuf)> = Vec::new();
+        for message in messages.iter() {
+            let from = message.temporary.path().to_owned();
+            let to = self.layout.message(message.facts.mailbox, Folder::New, message.facts.uidl);
+            if let Err(error) = self.disk.rename_new(&from, &to) {
+                return Err(self.undo(&done, error));
+            }
+            done.push((from, to));
+        }
+        messages.iter_mut().for_each(|message| message.temporary.keep());
+        Ok(())
+    }
+
+    /// Nothing of a transaction may stay in `new/` when its sender is told to come again.
+    fn undo(&self, done: &[(PathBuf, PathBuf)], error: DiskError) -> SpoolError {
+        for (from, to) in done {
+            if let Err(e) = self.disk.rename_new(to, from) {
+                return self.failstop.stop(e);
+            }
+        }
+        self.failstop.writing(error)
+    }
+
+    fn open(&mut self, mailbox: MailboxId) -> Result<(), SpoolError> {
+        if self.open.contains_key(&mailbox) {
+            return Ok(());
+        }
+        let disk = self.disk.as_ref();
+        self.layout.make_folders(disk, mailbox).map_err(|e| self.failstop.preparing(e))?;
+        let path = self.layout.ledger(mailbox);
+        let head = match self.index.head(mailbox)? {
+            Some(head) => head,
+            None => {
+                let head = Ledger::create(disk, &path, mailbox, &self.node, now_ms());
+                let head = Head::of(&head.map_err(|e| self.stop(e))?);
+                let mut changes = Changes::default();
+                changes.head(mailbox, head);
+                self.index.apply(changes)?;
+                head
+            }
+        };
+        let ledger = Ledger::open(disk, &path, head, Arc::clone(&self.node)).map_err(|e| self.stop(e))?;
+        let new = disk.open_dir(&self.layout.folder(mailbox, Folder::New)).map_err(|e| self.failstop.preparing(e))?;
+        self.open.insert(mailbox, OpenMailbox { ledger, new });
+        Ok(())
+    }
+
+    /// Everything that must be on stable storage before anybody is told. Every error ends all writing.
+    fn make_durable(&mut self, jobs: &[Job]) -> Result<Vec<Vec<Entry>>, SpoolError> {
+        for mailbox in arrivals(jobs) {
+            if let Some(open) = self.open.get(&mailbox) {
+                open.new.sync().map_err(|e| self.failstop.syncing(e))?;
+            }
+        }
+        let time_ms = now_ms();
+        let mut touched = BTreeSet::new();
+        let mut entries = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let mut of_job = Vec::new();
+            for body in self.bodies(job, time_ms)? {
+                let mailbox = body.mailbox;
+                let open = self.open.get_mut(&mailbox).ok_or_else(|| self.failstop.stop("a mailbox was not opened"))?;
+                of_job.push(open.ledger.stage(body));
+                touched.insert(mailbox);
+            }
+            entries.push(of_job);
+        }
+        let mut changes = Changes::default();
+        for mailbox in touched {
+            if let Some(open) = self.open.get_mut(&mailbox) {
+                open.ledger.commit().map_err(|e| match e {
+                    LedgerError::Disk(e) => self.failstop.syncing(e),
+                    e => self.failstop.stop(e),
+                })?;
+                changes.head(mailbox, open.ledger.head());
+            }
+        }
+        entries.iter().flatten().for_each(|entry| changes.entry(entry));
+        self.index.apply(changes).map_err(|e| self.failstop.stop(e))?;
+        Ok(entries)
+    }
+
+    fn bodies(&self, job: &Job, time_ms: u64) -> Result<Vec<EntryBody>, SpoolError> {
+        match job {
+            Job::Accept { messages, .. } => Ok(messages.iter().map(|m| m.body(time_ms)).collect()),
+            Job::Remove { entries, .. } => {
+                let mut bodies = Vec::with_capacity(entries.len());
+                for entry in entries {
+                    let still = self.index.entry(entry.body.mailbox, entry.body.seq);
+                    if still.map_err(|e| self.failstop.stop(e))?.is_some() {
+                        bodies.push(removal(entry, time_ms));
+                    }
+                }
+                Ok(bodies)
+            }
+        }
+    }
+
+    fn finish(&self, jobs: Vec<Job>, entries: Vec<Vec<Entry>>) {
+        for (job, entries) in jobs.into_iter().zip(entries) {
+            match job {
+                Job::Accept { answer, .. } => {
+                    // A client that went away meanwhile gets its message kept all the same.
+                    drop(answer.send(Ok(entries.into_iter().map(Receipt::new).collect())));
+                }
+                Job::Remove { answer, .. } => {
+                    for entry in &entries {
+                        trash::put(self.disk.as_ref(), &self.layout, entry.body.mailbox, entry.body.uidl);
+                    }
+                    drop(answer.send(Ok(())));
+                }
+            }
+        }
+    }
+
+    fn stop(&self, error: LedgerError) -> SpoolError {
+        match error {
+            LedgerError::Disk(e) => self.failstop.preparing(e),
+            other => other.into(),
+        }
+    }
+}
+
+/// The entry that says a message left.
+fn removal(entry: &Entry, time_ms: u64) -> EntryBody {
+    let refers_to = entry.body.seq;
+    EntryBody { event: Event::Removed, seq: 0, time_ms, refers_to, prev: Digest::default(), ..entry.body.clone() }
+}
+
+fn arrivals(jobs: &[Job]) -> BTreeSet<MailboxId> {
+    let messages = jobs.iter().filter_map(|job| match job {
+        Job::Accept { messages, .. } => Some(messages),
+        Job::Remove { .. } => None,
+    });
+    messages.flatten().map(|message| message.facts.mailbox).collect()
+}

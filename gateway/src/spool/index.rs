@@ -1,0 +1,160 @@
+//! The index: what is waiting, and how far of each ledger it reflects. A sled tree that may be deleted at any time.
+//!
+//! Keys: `w` + mailbox + number → the entry's 276 octets; `h` + mailbox → head (number, hash, offset: 48 octets). One
+//! batch per commit holds both, so after a crash the index stands at some earlier commit and the ledger is replayed
+//! from there. It is never asked whether a message is durable; the ledger is.
+
+use super::SpoolError;
+use crate::ledger::Head;
+use postkeep_shared::{
+    mail::{Digest, MailboxId, Uidl},
+    receipt::{Entry, Event},
+};
+use std::path::{Path, PathBuf};
+
+/// Pages kept in memory.
+const CACHE: u64 = 16 * 1024 * 1024;
+const VERSION_KEY: &[u8] = b"v";
+const VERSION: &[u8] = b"1";
+
+/// The index. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Index {
+    db: sled::Db,
+    path: PathBuf,
+}
+
+/// Changes that belong together.
+#[derive(Default)]
+pub(super) struct Changes(sled::Batch);
+
+impl Index {
+    /// Opens the index; one that cannot be read is put aside for a new, empty one.
+    pub(super) fn open(path: &Path) -> Result<Self, SpoolError> {
+        let open = || sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(Some(1000)).open();
+        let error = |e: sled::Error| SpoolError::Index { path: path.to_owned(), detail: e.to_string() };
+        let db = match open() {
+            Ok(db) => db,
+            Err(sled::Error::Io(e)) => return Err(error(sled::Error::Io(e))),
+            Err(e) => {
+                tracing::warn!("the index {} is rebuilt: {e}", path.display());
+                std::fs::remove_dir_all(path).map_err(|e| error(e.into()))?;
+                open().map_err(error)?
+            }
+        };
+        let index = Self { db, path: path.to_owned() };
+        if index.get(VERSION_KEY)?.as_deref() != Some(VERSION) {
+            index.db.clear().map_err(error)?;
+            index.db.insert(VERSION_KEY, VERSION).map_err(error)?;
+        }
+        Ok(index)
+    }
+
+    /// How far of a mailbox's ledger is in the index.
+    pub(super) fn head(&self, mailbox: MailboxId) -> Result<Option<Head>, SpoolError> {
+        Ok(self.get(&head_key(mailbox))?.and_then(|octets| decode_head(&octets)))
+    }
+
+    /// The waiting entry with this number.
+    pub(super) fn entry(&self, mailbox: MailboxId, seq: u64) -> Result<Option<Entry>, SpoolError> {
+        let octets = self.get(&waiting_key(mailbox, seq))?;
+        octets.map(|octets| self.decode(&octets)).transpose()
+    }
+
+    /// Everything that waits in a mailbox, by number.
+    pub(super) fn waiting(&self, mailbox: MailboxId) -> Result<Vec<Entry>, SpoolError> {
+        let mut entries = Vec::new();
+        for item in self.db.scan_prefix(prefix(b'w', mailbox)) {
+            let (_, octets) = item.map_err(|e| self.error(e))?;
+            entries.push(self.decode(&octets)?);
+        }
+        Ok(entries)
+    }
+
+    /// Names and numbers of what waits in a mailbox, sorted by name.
+    pub(super) fn names(&self, mailbox: MailboxId) -> Result<Vec<(Uidl, u64)>, SpoolError> {
+        let mut names = Vec::new();
+        for item in self.db.scan_prefix(prefix(b'w', mailbox)) {
+            let (_, octets) = item.map_err(|e| self.error(e))?;
+            let body = self.decode(&octets)?.body;
+            names.push((body.uidl, body.seq));
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Forgets a mailbox, to be filled anew.
+    pub(super) fn forget(&self, mailbox: MailboxId) -> Result<(), SpoolError> {
+        let mut batch = sled::Batch::default();
+        batch.remove(head_key(mailbox));
+        for key in self.db.scan_prefix(prefix(b'w', mailbox)).keys() {
+            batch.remove(key.map_err(|e| self.error(e))?);
+        }
+        self.apply(Changes(batch))
+    }
+
+    /// Mailboxes the index knows.
+    pub(super) fn mailboxes(&self) -> Result<Vec<MailboxId>, SpoolError> {
+        let keys = self.db.scan_prefix(b"h").keys().map(|key| key.map_err(|e| self.error(e)));
+        let keys = keys.collect::<Result<Vec<_>, _>>()?;
+        Ok(keys.iter().filter_map(|key| Some(MailboxId(key.get(1..)?.try_into().ok()?))).collect())
+    }
+
+    pub(super) fn apply(&self, changes: Changes) -> Result<(), SpoolError> {
+        self.db.apply_batch(changes.0).map_err(|e| self.error(e))
+    }
+
+    pub(super) fn flush(&self) -> Result<(), SpoolError> {
+        self.db.flush().map(|_| ()).map_err(|e| self.error(e))
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, SpoolError> {
+        self.db.get(key).map_err(|e| self.error(e))
+    }
+
+    fn decode(&self, octets: &[u8]) -> Result<Entry, SpoolError> {
+        Entry::decode(octets).map_err(|e| SpoolError::Index { path: self.path.clone(), detail: e.to_string() })
+    }
+
+    fn error(&self, error: sled::Error) -> SpoolError {
+        SpoolError::Index { path: self.path.clone(), detail: error.to_string() }
+    }
+}
+
+impl Changes {
+    /// What an entry changes in what waits.
+    pub(super) fn entry(&mut self, entry: &Entry) {
+        let body = &entry.body;
+        match body.event {
+            Event::Accepted | Event::MovedIn => {
+                self.0.insert(waiting_key(body.mailbox, body.seq), entry.encode().as_slice());
+            }
+            Event::Removed | Event::MovedOut => self.0.remove(waiting_key(body.mailbox, body.refers_to)),
+        }
+    }
+
+    /// The ledger is reflected up to here.
+    pub(super) fn head(&mut self, mailbox: MailboxId, head: Head) {
+        let octets = [head.seq.to_be_bytes().as_slice(), &head.hash.0, &head.end.to_be_bytes()].concat();
+        self.0.insert(head_key(mailbox), octets);
+    }
+}
+
+fn prefix(kind: u8, mailbox: MailboxId) -> Vec<u8> {
+    [&[kind], mailbox.0.as_slice()].concat()
+}
+
+fn head_key(mailbox: MailboxId) -> Vec<u8> {
+    prefix(b'h', mailbox)
+}
+
+fn waiting_key(mailbox: MailboxId, seq: u64) -> Vec<u8> {
+    [prefix(b'w', mailbox).as_slice(), &seq.to_be_bytes()].concat()
+}
+
+fn decode_head(octets: &[u8]) -> Option<Head> {
+    let (seq, rest) = octets.split_first_chunk::<8>()?;
+    let (hash, rest) = rest.split_first_chunk::<32>()?;
+    let end = u64::from_be_bytes(rest.try_into().ok()?);
+    Some(Head { seq: u64::from_be_bytes(*seq), hash: Digest(*hash), end })
+}

@@ -1,0 +1,123 @@
+//! One client's exclusive view of a mailbox: a snapshot of what waits, reading, removing.
+
+use super::{Job, MessageReader, Spool, SpoolError, layout::Folder, open_message, reserve};
+use crate::{
+    ledger::{Scan, offset_of},
+    mailbox::Identity,
+};
+use postkeep_shared::{mail::MailboxId, receipt::Entry};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// The mailboxes open in a session.
+pub(super) type InUse = Arc<Mutex<BTreeSet<MailboxId>>>;
+
+/// One client's exclusive view of a mailbox; dropping it lets the next client in.
+pub struct Maildrop {
+    spool: Spool,
+    mailbox: MailboxId,
+    entries: Vec<Entry>,
+    _exclusive: Exclusive,
+}
+
+/// Held while a mailbox is open.
+pub(super) struct Exclusive {
+    in_use: InUse,
+    mailbox: MailboxId,
+}
+
+impl Exclusive {
+    pub(super) fn take(in_use: &InUse, mailbox: MailboxId) -> Result<Self, SpoolError> {
+        let mut held = in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        if !held.insert(mailbox) {
+            return Err(SpoolError::InUse);
+        }
+        Ok(Self { in_use: Arc::clone(in_use), mailbox })
+    }
+}
+
+impl Drop for Exclusive {
+    fn drop(&mut self) {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.mailbox);
+    }
+}
+
+impl Maildrop {
+    pub(super) fn new(spool: Spool, mailbox: MailboxId, entries: Vec<Entry>, exclusive: Exclusive) -> Self {
+        Self { spool, mailbox, entries, _exclusive: exclusive }
+    }
+
+    /// The waiting messages by number, as they were when the session was opened. A message whose file was missing at
+    /// start is not among them; the ledger still says that it came.
+    #[must_use]
+    pub fn list(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Opens the `i`-th message of [`Self::list`] (from 0). Blocking, as reading is.
+    ///
+    /// # Errors
+    /// [`SpoolError::Missing`] (also for an `i` beyond the list), [`SpoolError::Damaged`], [`SpoolError::WrongKey`] and
+    /// disk errors.
+    pub fn open(&self, i: usize, identity: &Identity) -> Result<MessageReader, SpoolError> {
+        let entry = self.entries.get(i).ok_or(SpoolError::NoSuchMessage)?;
+        let path = self.spool.inner.layout.message(self.mailbox, Folder::New, entry.body.uidl);
+        open_message(self.spool.inner.disk.as_ref(), &path, entry, identity)
+    }
+
+    /// Removes messages: entries synced first, then the files go to the trash folder. All or none; what is removed
+    /// already is left alone.
+    ///
+    /// # Errors
+    /// [`SpoolError`]; then nothing was removed.
+    pub async fn remove(&self, which: &[usize]) -> Result<(), SpoolError> {
+        let wanted: BTreeSet<usize> = which.iter().copied().collect();
+        let entries = wanted.iter().map(|i| self.entries.get(*i).cloned().ok_or(SpoolError::NoSuchMessage));
+        let entries = entries.collect::<Result<Vec<_>, _>>()?;
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let spool = self.spool.clone();
+        // Removing must work on a full disk; the ledger has a reserve of its own.
+        let give_up = move || reserve::give_up_if_short(spool.inner.disk.as_ref(), &spool.inner.layout);
+        if tokio::task::spawn_blocking(give_up).await.is_err() {
+            tracing::warn!("the reserve could not be looked at");
+        }
+        self.spool.ask(|answer| Job::Remove { entries, answer }).await
+    }
+
+    /// All entries of this mailbox from number `from` on, up to the last one committed now; read in blocks. Blocking.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn ledger(&self, from: u64) -> Result<LedgerEntries, SpoolError> {
+        let inner = &self.spool.inner;
+        let Some(head) = inner.index.head(self.mailbox)? else {
+            return Ok(LedgerEntries(None));
+        };
+        let scan = Scan::open(inner.disk.as_ref(), &inner.layout.ledger(self.mailbox), self.mailbox)?;
+        // Entries that are not synced yet must not be told to anybody.
+        Ok(LedgerEntries(Some(scan.from(offset_of(from)).until(head.end))))
+    }
+}
+
+/// Entries of a ledger in order; damaged places are left out and logged (`verify` tells more).
+pub struct LedgerEntries(Option<Scan>);
+
+impl Iterator for LedgerEntries {
+    type Item = Result<Entry, SpoolError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.0.as_mut()?.next()? {
+                Ok(slot) => match slot.entry {
+                    Ok(entry) => return Some(Ok(entry)),
+                    Err(e) => tracing::error!("ledger entry {} left out: {e}", slot.seq()),
+                },
+                Err(e) => return Some(Err(e.into())),
+            }
+        }
+    }
+}

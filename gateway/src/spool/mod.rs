@@ -1,0 +1,286 @@
+//! The spool: sealed messages on stable storage, waiting to be collected (`docs/formats/spool.md`).
+//!
+//! Way in: [`Spool::begin`] → [`Incoming::write`] … → [`Spool::commit`] → [`Receipt`]. Way out:
+//! [`Spool::open_session`] → [`Maildrop`] → [`MessageReader`] and [`Maildrop::remove`].
+//!
+//! Invariants: a [`Receipt`] exists only for a message whose file, file name and ledger entry were synced; nothing is
+//! removed from the spool before its removal stands in the ledger; after one failed sync nothing is written any more
+//! ([`SpoolError::Failed`]). Plaintext never reaches the disk. This module knows neither SMTP nor POP3.
+
+mod committer;
+mod error;
+mod failstop;
+mod format;
+mod index;
+mod layout;
+mod maildrop;
+mod probe;
+mod reader;
+mod recover;
+mod reserve;
+mod trash;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use crate::ledger::{Problem, ProblemKind};
+pub use error::SpoolError;
+pub use format::{MAX_AGE_HEADER, Origin, age_geometry, sealed_trace};
+pub use layout::{Folder, Layout};
+pub use maildrop::{LedgerEntries, Maildrop};
+pub use reader::{MessageReader, open_message};
+pub use recover::Recovery;
+pub use writer::{Incoming, Receipt};
+
+use crate::mailbox::{Mailbox, Mailboxes};
+use committer::{Answer, Committer, Job};
+use failstop::FailStop;
+use index::Index;
+use maildrop::{Exclusive, InUse};
+use postkeep_shared::{
+    disk::{self, Disk, DiskLock},
+    mail::MailboxId,
+    receipt::NodeKey,
+};
+use recover::Recover;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread::JoinHandle,
+};
+use tokio::sync::{oneshot, watch};
+
+/// Octets that stay free for what the messages already begun still need.
+const KEEP_FREE: u64 = 64 * 1024 * 1024;
+/// And this part of the file system (a twentieth).
+const KEEP_PART: u64 = 20;
+/// Files that must still be possible.
+const KEEP_INODES: u64 = 1000;
+
+/// The spool of a running gateway. Cheap to clone; the data directory's lock is held until the last clone is gone.
+#[derive(Clone)]
+pub struct Spool {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    layout: Layout,
+    disk: Arc<dyn Disk>,
+    mailboxes: Mailboxes,
+    hostname: String,
+    index: Index,
+    failstop: FailStop,
+    in_use: InUse,
+    missing: BTreeSet<(MailboxId, u64)>,
+    threads: Mutex<Threads>,
+    /// Dropped last: until then nobody else may open the data directory.
+    _lock: Box<dyn DiskLock>,
+}
+
+/// The committer and the one that empties the trash; each ends when its sender is gone.
+#[derive(Default)]
+struct Threads {
+    jobs: Option<mpsc::Sender<Job>>,
+    trash: Option<mpsc::Sender<u64>>,
+    running: Vec<JoinHandle<()>>,
+}
+
+impl Spool {
+    /// Takes the lock, reads the node key, recovers, starts the committer. Blocking; `hostname` is for `Received`.
+    ///
+    /// # Errors
+    /// [`SpoolError`]; [`SpoolError::Locked`] where another process serves this directory.
+    pub fn open(data_dir: &Path, hostname: &str, disk: Arc<dyn Disk>) -> Result<(Self, Recovery), SpoolError> {
+        let layout = Layout::new(data_dir);
+        disk::create_dirs(disk.as_ref(), data_dir)?;
+        let lock = disk.lock(&layout.lock()).map_err(|e| match e.source.kind() {
+            std::io::ErrorKind::WouldBlock => SpoolError::Locked(data_dir.to_owned()),
+            _ => e.into(),
+        })?;
+        // The index cannot even be opened without room.
+        reserve::give_up_if_short(disk.as_ref(), &layout);
+        probe::run(disk.as_ref(), data_dir)?;
+        let mailboxes = Mailboxes::open(data_dir, Arc::clone(&disk))?;
+        let index = Index::open(&layout.index())?;
+        reserve::keep(disk.as_ref(), &layout);
+        let (found, missing) = recover(&layout, disk.as_ref(), &index, &mailboxes)?;
+        let failstop = FailStop::new();
+        let committer = Committer {
+            layout: layout.clone(),
+            disk: Arc::clone(&disk),
+            node: Arc::clone(mailboxes.node()),
+            index: index.clone(),
+            failstop: failstop.clone(),
+            open: BTreeMap::new(),
+        };
+        let threads = Mutex::new(Threads::start(committer, layout.clone(), Arc::clone(&disk))?);
+        let inner = Inner {
+            layout,
+            disk,
+            mailboxes,
+            hostname: hostname.to_owned(),
+            index,
+            failstop,
+            in_use: InUse::default(),
+            missing,
+            threads,
+            _lock: lock,
+        };
+        Ok((Self { inner: Arc::new(inner) }, found))
+    }
+
+    /// The mailboxes beside this spool.
+    #[must_use]
+    pub fn mailboxes(&self) -> &Mailboxes {
+        &self.inner.mailboxes
+    }
+
+    /// The public key of this node.
+    #[must_use]
+    pub fn node(&self) -> NodeKey {
+        self.inner.mailboxes.node().public()
+    }
+
+    /// Starts a message: makes the temporary file and seals the trace header. Short blocking I/O.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn begin(&self, mailbox: &Mailbox, origin: &Origin) -> Result<Incoming, SpoolError> {
+        let Inner { layout, disk, failstop, hostname, .. } = self.inner.as_ref();
+        failstop.check()?;
+        Incoming::begin(&writer::Desk { layout, disk, failstop, hostname }, mailbox, origin)
+    }
+
+    /// Brings the messages of one transaction to stable storage; receipts in the same order. All or none.
+    ///
+    /// # Errors
+    /// [`SpoolError`]; then none of them was accepted.
+    pub async fn commit(&self, messages: Vec<Incoming>) -> Result<Vec<Receipt>, SpoolError> {
+        self.inner.failstop.check()?;
+        // Each connection syncs its own file, so that the file system can join concurrent syncs.
+        let seal = move || messages.into_iter().map(Incoming::seal).collect::<Result<Vec<_>, _>>();
+        let sealed = tokio::task::spawn_blocking(seal).await;
+        let messages = sealed.map_err(|_| self.inner.failstop.stop("sealing a message broke off"))??;
+        self.ask(|answer| Job::Accept { messages, answer }).await
+    }
+
+    /// Whether a message of `size` octets may be begun: twice its size, 64 MiB and a twentieth of the file system must
+    /// be free, and 1,000 inodes.
+    ///
+    /// # Errors
+    /// [`SpoolError::Full`]; [`SpoolError::Failed`], also when the file system has become read-only.
+    pub fn check_room(&self, size: Option<u64>) -> Result<(), SpoolError> {
+        let Inner { layout, disk, failstop, .. } = self.inner.as_ref();
+        failstop.check()?;
+        let space = disk.space(layout.root())?;
+        if space.read_only {
+            return Err(failstop.stop(format!("{} is on a file system mounted read-only", layout.root().display())));
+        }
+        let need = size.unwrap_or_default().saturating_mul(2).max(KEEP_FREE).max(space.total / KEEP_PART);
+        let short = if space.free < need {
+            format!("{} octets are free, {need} are needed", space.free)
+        } else if space.free_inodes < KEEP_INODES {
+            format!("{} inodes are free, {KEEP_INODES} are needed", space.free_inodes)
+        } else {
+            return Ok(());
+        };
+        tracing::error!("ALARM: no mail is taken: {short}");
+        // There is room for this still, and whatever else fills the disk may not leave any.
+        reserve::keep(disk.as_ref(), layout);
+        if let Some(trash) = &self.inner.threads().trash {
+            // When the thread is gone the program is ending and nothing needs room any more.
+            let _ = trash.send(need);
+        }
+        Err(SpoolError::Full(short))
+    }
+
+    /// Opens a mailbox for one client. Blocking (reads the index): seconds for a million messages.
+    ///
+    /// # Errors
+    /// [`SpoolError::InUse`] while another client has it.
+    pub fn open_session(&self, mailbox: &Mailbox) -> Result<Maildrop, SpoolError> {
+        let inner = &self.inner;
+        let exclusive = Exclusive::take(&inner.in_use, mailbox.id)?;
+        let mut entries = inner.index.waiting(mailbox.id)?;
+        entries.retain(|entry| !inner.missing.contains(&(mailbox.id, entry.body.seq)));
+        Ok(Maildrop::new(self.clone(), mailbox.id, entries, exclusive))
+    }
+
+    /// `Some(reason)` once storage has failed: accept nothing any more and exit 3.
+    #[must_use]
+    pub fn failed(&self) -> watch::Receiver<Option<String>> {
+        self.inner.failstop.watch()
+    }
+
+    /// Finishes what waits, stops the committer, flushes the index. Blocking. Other clones refuse work afterwards.
+    pub fn close(self) {
+        self.inner.shut_down();
+    }
+
+    async fn ask<T>(&self, job: impl FnOnce(Answer<T>) -> Job) -> Result<T, SpoolError> {
+        let (answer, answered) = oneshot::channel();
+        let jobs = self.inner.threads().jobs.clone();
+        let jobs = jobs.ok_or_else(|| SpoolError::Failed("the gateway is stopping".into()))?;
+        let gone = || self.inner.failstop.stop("the committer has ended");
+        jobs.send(job(answer)).map_err(|_| gone())?;
+        drop(jobs);
+        answered.await.map_err(|_| gone())?
+    }
+}
+
+impl Inner {
+    fn threads(&self) -> std::sync::MutexGuard<'_, Threads> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shut_down(&self) {
+        let threads = std::mem::take(&mut *self.threads());
+        drop((threads.jobs, threads.trash));
+        for thread in threads.running {
+            if thread.join().is_err() {
+                tracing::error!("a storage thread broke off");
+            }
+        }
+        if let Err(e) = self.index.flush() {
+            // The next start replays the ledger.
+            tracing::warn!("{e}");
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+impl Threads {
+    fn start(committer: Committer, layout: Layout, disk: Arc<dyn Disk>) -> Result<Self, SpoolError> {
+        let (jobs, waiting) = mpsc::channel();
+        let (trash, wanted) = mpsc::channel();
+        let root = layout.root().to_owned();
+        let start = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            let thread = std::thread::Builder::new().name(name.into()).spawn(work);
+            thread.map_err(|e| disk::DiskError::new("start the storage threads of", &root, e))
+        };
+        let running = vec![
+            start("committer", Box::new(move || committer.run(&waiting)))?,
+            start("trash", Box::new(move || trash::run(&disk, &layout, &wanted)))?,
+        ];
+        Ok(Self { jobs: Some(jobs), trash: Some(trash), running })
+    }
+}
+
+fn recover(
+    layout: &Layout,
+    disk: &dyn Disk,
+    index: &Index,
+    mailboxes: &Mailboxes,
+) -> Result<(Recovery, BTreeSet<(MailboxId, u64)>), SpoolError> {
+    let found = Recovery::default();
+    let mut recover = Recover { layout, disk, index, mailboxes, found, missing: BTreeSet::new() };
+    recover.run()?;
+    Ok((recover.found, recover.missing))
+}

@@ -1,0 +1,345 @@
+//! A disk that fails or leaves out what it is told to, and remembers the order of what was done to it. For tests only: no program
+//! builds one.
+
+use super::{DirEntry, Disk, DiskDir, DiskError, DiskFile, DiskLock, DiskResult, Space};
+use std::{
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// A kind of operation that changes what is on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// A file was created.
+    Create,
+    /// Octets were written to a file.
+    Write,
+    /// A file was synced.
+    Sync,
+    /// A file got a new name, with or without replacing another.
+    Rename,
+    /// A directory was synced.
+    SyncDir,
+    /// A name was removed.
+    Remove,
+}
+
+/// One operation that was carried out, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// What.
+    pub operation: Operation,
+    /// On which path; for renames the new one.
+    pub path: PathBuf,
+}
+
+struct Fault {
+    operation: Operation,
+    /// Operations of this kind that still succeed.
+    remaining: u32,
+    error: Error,
+    /// Whether every later operation of this kind fails as well.
+    lasting: bool,
+}
+
+/// What the operating system is to say.
+#[derive(Clone, Copy)]
+enum Error {
+    Kind(io::ErrorKind),
+    Number(i32),
+}
+
+impl Error {
+    fn make(self) -> io::Error {
+        match self {
+            Self::Kind(kind) => kind.into(),
+            Self::Number(number) => io::Error::from_raw_os_error(number),
+        }
+    }
+}
+
+/// Operations that are left out although their caller is told they were done.
+struct Omission {
+    operation: Operation,
+    /// Part of the path; every path with it is meant.
+    path: String,
+}
+
+#[derive(Default)]
+struct State {
+    done: Vec<Done>,
+    fault: Option<Fault>,
+    omitted: Vec<Omission>,
+}
+
+/// Passes everything on to another disk, except the one call that is to fail.
+#[derive(Clone)]
+pub struct FaultyDisk {
+    inner: Arc<dyn Disk>,
+    state: Arc<Mutex<State>>,
+}
+
+impl FaultyDisk {
+    /// A disk that does not fail yet.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Disk>) -> Self {
+        Self { inner, state: Arc::default() }
+    }
+
+    /// Makes the `n`-th next operation of this kind (from 1) fail with `error`, once.
+    pub fn fail(&self, operation: Operation, n: u32, error: io::ErrorKind) {
+        self.set(operation, n, Error::Kind(error), false);
+    }
+
+    /// As [`Self::fail`], with the error number the operating system would give (`ENOSPC` is 28 …).
+    pub fn fail_with_errno(&self, operation: Operation, n: u32, errno: i32) {
+        self.set(operation, n, Error::Number(errno), false);
+    }
+
+    /// As [`Self::fail_with_errno`], and so does every later operation of this kind, until [`Self::mend`].
+    pub fn keep_failing(&self, operation: Operation, n: u32, errno: i32) {
+        self.set(operation, n, Error::Number(errno), true);
+    }
+
+    /// Nothing fails any more.
+    pub fn mend(&self) {
+        self.with(|state| state.fault = None);
+    }
+
+    fn set(&self, operation: Operation, n: u32, error: Error, lasting: bool) {
+        self.with(|state| state.fault = Some(Fault { operation, remaining: n.saturating_sub(1), error, lasting }));
+    }
+
+    /// Whether the fault that was set has happened.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.with(|state| state.fault.is_none())
+    }
+
+    /// From now on says "done" to every operation of this kind on a path that contains `path`, and does nothing: the
+    /// program with one step of its protocol removed, to see whether a check of that protocol notices. For operations
+    /// without a result to hand out, that is, syncs, renames and removals.
+    pub fn omit(&self, operation: Operation, path: &str) {
+        self.with(|state| state.omitted.push(Omission { operation, path: path.to_owned() }));
+    }
+
+    fn is_omitted(&self, operation: Operation, path: &Path) -> bool {
+        let text = path.to_string_lossy();
+        self.with(|state| state.omitted.iter().any(|o| o.operation == operation && text.contains(&o.path)))
+    }
+
+    /// Carries out an operation without a value, or leaves it out.
+    fn step(
+        &self,
+        operation: Operation,
+        path: &Path,
+        name: &'static str,
+        call: impl FnOnce() -> DiskResult<()>,
+    ) -> DiskResult<()> {
+        if self.is_omitted(operation, path) { Ok(()) } else { self.run(operation, path, name, call) }
+    }
+
+    /// What was carried out since the last call, in order.
+    #[must_use]
+    pub fn take_done(&self) -> Vec<Done> {
+        self.with(|state| std::mem::take(&mut state.done))
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Fails when it is this call's turn.
+    fn check(&self, operation: Operation) -> io::Result<()> {
+        self.with(|state| match &mut state.fault {
+            Some(fault) if fault.operation == operation && fault.remaining == 0 => {
+                let error = fault.error.make();
+                if !fault.lasting {
+                    state.fault = None;
+                }
+                Err(error)
+            }
+            Some(fault) if fault.operation == operation => {
+                fault.remaining -= 1;
+                Ok(())
+            }
+            _ => Ok(()),
+        })
+    }
+
+    fn run<T>(
+        &self,
+        operation: Operation,
+        path: &Path,
+        name: &'static str,
+        call: impl FnOnce() -> DiskResult<T>,
+    ) -> DiskResult<T> {
+        self.check(operation).map_err(|e| DiskError::new(name, path, e))?;
+        let value = call()?;
+        self.with(|state| state.done.push(Done { operation, path: path.to_owned() }));
+        Ok(value)
+    }
+
+    fn file(&self, inner: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
+        Box::new(FaultyFile { inner, disk: self.clone() })
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn create(&self, path: &Path) -> DiskResult<Box<dyn DiskFile>> {
+        self.run(Operation::Create, path, "create", || self.inner.create(path)).map(|file| self.file(file))
+    }
+
+    fn open(&self, path: &Path) -> DiskResult<Box<dyn DiskFile>> {
+        self.inner.open(path).map(|file| self.file(file))
+    }
+
+    fn open_append(&self, path: &Path) -> DiskResult<Box<dyn DiskFile>> {
+        self.inner.open_append(path).map(|file| self.file(file))
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> DiskResult<()> {
+        self.step(Operation::Rename, to, "rename to", || self.inner.rename_new(from, to))
+    }
+
+    fn rename_over(&self, from: &Path, to: &Path) -> DiskResult<()> {
+        self.step(Operation::Rename, to, "replace", || self.inner.rename_over(from, to))
+    }
+
+    fn open_dir(&self, path: &Path) -> DiskResult<Box<dyn DiskDir>> {
+        let inner = self.inner.open_dir(path)?;
+        Ok(Box::new(FaultyDir { inner, path: path.to_owned(), disk: self.clone() }))
+    }
+
+    fn create_dir(&self, path: &Path) -> DiskResult<()> {
+        self.run(Operation::Create, path, "create directory", || self.inner.create_dir(path))
+    }
+
+    fn remove_file(&self, path: &Path) -> DiskResult<()> {
+        self.step(Operation::Remove, path, "remove", || self.inner.remove_file(path))
+    }
+
+    fn remove_tree(&self, path: &Path) -> DiskResult<()> {
+        self.step(Operation::Remove, path, "remove", || self.inner.remove_tree(path))
+    }
+
+    fn list(&self, path: &Path) -> DiskResult<Vec<DirEntry>> {
+        self.inner.list(path)
+    }
+
+    fn entry(&self, path: &Path) -> DiskResult<DirEntry> {
+        self.inner.entry(path)
+    }
+
+    fn free_space(&self, path: &Path) -> DiskResult<u64> {
+        self.inner.free_space(path)
+    }
+
+    fn space(&self, path: &Path) -> DiskResult<Space> {
+        self.inner.space(path)
+    }
+
+    fn lock(&self, path: &Path) -> DiskResult<Box<dyn DiskLock>> {
+        self.inner.lock(path)
+    }
+}
+
+struct FaultyFile {
+    inner: Box<dyn DiskFile>,
+    disk: FaultyDisk,
+}
+
+impl Read for FaultyFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buffer)
+    }
+}
+
+impl Write for FaultyFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.disk.check(Operation::Write)?;
+        let count = self.inner.write(bytes)?;
+        let path = self.inner.path().to_owned();
+        self.disk.with(|state| state.done.push(Done { operation: Operation::Write, path }));
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl Seek for FaultyFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to)
+    }
+}
+
+impl DiskFile for FaultyFile {
+    fn path(&self) -> &Path {
+        self.inner.path()
+    }
+
+    fn len(&self) -> DiskResult<u64> {
+        self.inner.len()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> DiskResult<()> {
+        self.inner.read_at(buffer, offset)
+    }
+
+    fn sync(&mut self) -> DiskResult<()> {
+        let path = self.inner.path().to_owned();
+        self.disk.step(Operation::Sync, &path, "sync", || self.inner.sync())
+    }
+
+    fn set_len(&mut self, len: u64) -> DiskResult<()> {
+        self.inner.set_len(len)
+    }
+
+    fn reserve(&mut self, len: u64) -> DiskResult<()> {
+        self.inner.reserve(len)
+    }
+
+    fn drop_cache(&self) -> DiskResult<()> {
+        self.inner.drop_cache()
+    }
+}
+
+struct FaultyDir {
+    inner: Box<dyn DiskDir>,
+    path: PathBuf,
+    disk: FaultyDisk,
+}
+
+impl DiskDir for FaultyDir {
+    fn sync(&self) -> DiskResult<()> {
+        self.disk.step(Operation::SyncDir, &self.path, "sync directory", || self.inner.sync())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{LocalDisk, replace_file};
+
+    /// The order of reliability: octets, their sync, the name, its directory's sync.
+    #[test]
+    fn the_order_of_a_replacement_is_kept_and_a_failed_step_leaves_the_old_file() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("file");
+        let disk = FaultyDisk::new(Arc::new(LocalDisk));
+        replace_file(&disk, &path, b"old").expect("writes");
+        let order: Vec<_> = disk.take_done().into_iter().map(|done| done.operation).collect();
+        use Operation::{Create, Rename, Sync, SyncDir, Write};
+        assert_eq!(order, [Create, Write, Sync, Rename, SyncDir]);
+        for operation in [Create, Write, Sync, Rename] {
+            disk.fail(operation, 1, io::ErrorKind::StorageFull);
+            let error = replace_file(&disk, &path, b"new").expect_err("was told to fail");
+            assert!(error.is_full(), "{error}");
+            assert!(disk.has_failed());
+            assert_eq!(disk.read(&path, 10).expect("reads"), b"old");
+        }
+    }
+}
