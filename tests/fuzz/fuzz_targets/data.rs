@@ -1,0 +1,4 @@
+//! Fuzz target `data`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| postkeep_fuzz::data(octets));
