@@ -144,7 +144,7 @@ impl GatewayConfig {
         let smtp = SmtpConfig::take(&root.section("smtp"), &mut taken);
         let pop3 = Pop3Config::take(&root.section("pop3"), &mut taken);
         let tls = TlsConfig::take(&root.section("tls"), &config);
-        let sources = SourcesConfig::take(&root.section("sources"));
+        let sources = SourcesConfig::take(&root.section("sources"), &config);
         let dns = DnsConfig::take(&root.section("dns"));
         let log = LogConfig::take(&root.section("log"));
         if root.has("metrics") {

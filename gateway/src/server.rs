@@ -16,7 +16,7 @@ use crate::{
     pop3, smtp,
     sources::Sources,
     spool::{Spool, SpoolError},
-    tls::{Acceptor, Certificates, Protocol},
+    tls::{Acceptor, Certificates, ClientAuthorities, Protocol},
 };
 use listen::{Listener, bind};
 use postkeep_shared::{
@@ -43,6 +43,8 @@ pub struct Running {
     pub addresses: Vec<(Kind, SocketAddr)>,
     /// The certificate in use.
     pub certificates: Arc<Certificates>,
+    /// Whose certificates of clients are believed.
+    pub authorities: Arc<ClientAuthorities>,
     done: JoinHandle<Result<(), Failure>>,
 }
 
@@ -85,14 +87,16 @@ pub async fn serve(config: GatewayConfig, disk: Arc<dyn Disk>, shutdown: Shutdow
     let (adopted, quarantined, waiting) = (recovery.adopted, recovery.quarantined, recovery.waiting);
     tracing::info!(waiting, adopted, quarantined, "spool is open");
     let certificates =
-        Certificates::load(&config.tls, &config.data_dir, &names, disk).map_err(Failure::cannot).map(Arc::new)?;
-    let services = Arc::new(services(&config, &spool, &certificates)?);
+        Certificates::load(&config.tls, &config.data_dir, &names, Arc::clone(&disk)).map_err(Failure::cannot)?;
+    let certificates = Arc::new(certificates);
+    let authorities = Arc::new(authorities(&config, disk)?);
+    let services = Arc::new(services(&config, &spool, &certificates, &authorities)?);
     let mut addresses = Vec::new();
     for listener in &listeners {
         addresses.push((listener.kind, listener.address()?));
     }
     let done = tokio::spawn(run(listeners, services, spool, shutdown));
-    Ok(Running { addresses, certificates, done })
+    Ok(Running { addresses, certificates, authorities, done })
 }
 
 /// Every connection is a file; the soft limit most systems start with (1,024) is not what was configured.
@@ -110,9 +114,26 @@ fn raise_file_limit(config: &GatewayConfig) {
     }
 }
 
-fn services(config: &GatewayConfig, spool: &Spool, certificates: &Certificates) -> Result<Services, Failure> {
+fn authorities(config: &GatewayConfig, disk: Arc<dyn Disk>) -> Result<ClientAuthorities, Failure> {
+    let read = ClientAuthorities::load(config.sources.client_ca_file.as_deref(), disk).map_err(Failure::cannot)?;
+    if read.is_empty() && config.sources.all().any(|rules| !rules.tls_names.is_empty()) {
+        tracing::warn!(
+            "ALARM: no certificate can fit sources.tls_names, for this system has no certificate authorities; install \
+             the package ca-certificates or name the authority in sources.client_ca_file"
+        );
+    }
+    Ok(read)
+}
+
+fn services(
+    config: &GatewayConfig,
+    spool: &Spool,
+    certificates: &Certificates,
+    authorities: &Arc<ClientAuthorities>,
+) -> Result<Services, Failure> {
     let pop3_tls = certificates.acceptor(Protocol::Pop3).map_err(Failure::cannot)?;
     let smtp_tls = certificates.acceptor(Protocol::Smtp).map_err(Failure::cannot)?;
+    let smtp_tls = smtp_tls.asking_clients(Arc::clone(authorities));
     let sources = Arc::new(Sources::open(&config.sources, &config.dns).map_err(Failure::usage)?);
     let first_answers = Arc::clone(&sources);
     tokio::spawn(async move { first_answers.warm().await });

@@ -1,19 +1,25 @@
 //! `check-config`: every mistake at once, with file, key and remedy.
 
 use super::Context;
-use postkeep_shared::run::{Exit, Failure};
+use postkeep_shared::{
+    disk::LocalDisk,
+    run::{Exit, Failure},
+};
+use std::sync::Arc;
 
 /// Arguments of `check-config`.
 #[derive(clap::Args)]
 pub struct Args {}
 
-/// Reads the configuration and the certificate files it names.
+/// Reads the configuration and the files of certificates it names.
 ///
 /// # Errors
 /// [`Exit::Usage`] with every mistake.
 pub fn run(context: &Context, _args: Args) -> Result<Exit, Failure> {
     let config = context.config()?;
-    crate::tls::check(&config.tls, &postkeep_shared::disk::LocalDisk).map_err(Failure::usage)?;
+    crate::tls::check(&config.tls, &LocalDisk).map_err(Failure::usage)?;
+    let authorities = config.sources.client_ca_file.as_deref();
+    crate::tls::ClientAuthorities::load(authorities, Arc::new(LocalDisk)).map_err(Failure::usage)?;
     config.sources.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     println!("{}: no mistakes", context.config_file().display());
     Ok(Exit::Done)

@@ -1,7 +1,10 @@
-//! `serve`: runs the gateway until SIGTERM or SIGINT; SIGHUP reads the certificate again.
+//! `serve`: runs the gateway until SIGTERM or SIGINT; SIGHUP reads the certificate and the authorities of clients again.
 
 use super::Context;
-use crate::{server, tls::Certificates};
+use crate::{
+    server,
+    tls::{Certificates, ClientAuthorities},
+};
 use postkeep_shared::{
     disk::{LocalDisk, require_standing},
     run::{Exit, Failure, ShutdownTrigger, init_logs, on_signals},
@@ -32,7 +35,7 @@ pub fn run(context: &Context, args: Args) -> Result<Exit, Failure> {
         let (trigger, shutdown) = ShutdownTrigger::new();
         on_signals(trigger).map_err(|e| Failure::cannot(format!("cannot handle signals: {e}")))?;
         let running = server::serve(config, Arc::new(LocalDisk), shutdown).await?;
-        reload_at_hangup(Arc::clone(&running.certificates))?;
+        reload_at_hangup(Arc::clone(&running.certificates), Arc::clone(&running.authorities))?;
         for (kind, address) in &running.addresses {
             eprintln!("listening {kind} {address}");
         }
@@ -40,7 +43,7 @@ pub fn run(context: &Context, args: Args) -> Result<Exit, Failure> {
     })
 }
 
-fn reload_at_hangup(certificates: Arc<Certificates>) -> Result<(), Failure> {
+fn reload_at_hangup(certificates: Arc<Certificates>, authorities: Arc<ClientAuthorities>) -> Result<(), Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut hangup =
         signal(SignalKind::hangup()).map_err(|e| Failure::cannot(format!("cannot handle signals: {e}")))?;
@@ -51,6 +54,12 @@ fn reload_at_hangup(certificates: Arc<Certificates>) -> Result<(), Failure> {
                 Ok(Ok(())) => tracing::info!("the certificate was read again"),
                 Ok(Err(error)) => tracing::error!(%error, "ALARM: the old certificate stays in use"),
                 Err(error) => tracing::error!(%error, "ALARM: the old certificate stays in use"),
+            }
+            let authorities = Arc::clone(&authorities);
+            match tokio::task::spawn_blocking(move || authorities.reload()).await {
+                Ok(Ok(())) => tracing::debug!("the authorities of client certificates were read again"),
+                Ok(Err(error)) => tracing::error!(%error, "ALARM: the old authorities of clients stay in use"),
+                Err(error) => tracing::error!(%error, "ALARM: the old authorities of clients stay in use"),
             }
         }
     });

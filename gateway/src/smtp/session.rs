@@ -99,6 +99,7 @@ pub async fn serve(
         peer = %peer.ip(),
         helo = %printable(end.helo.as_bytes()),
         tls = end.tls,
+        certificate = %printable(end.certificate.as_bytes()),
         messages = end.messages,
         received = end.received,
         reply = end.reply,
@@ -155,6 +156,7 @@ struct End {
     how: &'static str,
     helo: String,
     tls: bool,
+    certificate: String,
     messages: u64,
     received: u64,
     reply: u16,
@@ -183,6 +185,7 @@ impl Session {
                                 how: "handshake",
                                 helo,
                                 tls: false,
+                                certificate: String::new(),
                                 messages: machine_before,
                                 received,
                                 reply,
@@ -200,6 +203,7 @@ impl Session {
             how,
             helo: machine.helo().unwrap_or_default().to_owned(),
             tls: self.tls.is_some(),
+            certificate: self.tls.as_ref().map(|facts| facts.client.to_string()).unwrap_or_default(),
             messages: machine.messages(),
             received: driver.received(),
             reply: machine.last_reply().map_or(0, |reply| reply.code),
@@ -326,7 +330,7 @@ impl Session {
         let facts = Facts {
             ip: self.peer.ip(),
             mail_from: machine.transaction().map(|transaction| transaction.mail_from().to_owned()).unwrap_or_default(),
-            certificate: self.tls.as_ref().and_then(|facts| facts.client_name.clone()),
+            certificate: self.tls.as_ref().map(|facts| facts.client.clone()).unwrap_or_default(),
         };
         let judgement = self.context.sources.judge(id, &facts).await;
         match &judgement.verdict {
@@ -362,7 +366,7 @@ impl Session {
                 mail_from: transaction.mail_from().to_owned(),
                 rcpt_to: recipient.path.clone(),
                 tls: self.tls.as_ref().map(|facts| facts.version_and_suite.clone()),
-                certificate: self.tls.as_ref().and_then(|facts| facts.client_name.clone()),
+                certificate: self.tls.as_ref().and_then(|facts| facts.client.evidence()),
                 verified: *verified,
                 protocol: transaction.protocol(),
             };

@@ -14,6 +14,7 @@ mod resolver;
 mod rules;
 mod settings;
 mod spf;
+mod tls_name;
 
 pub use memory::{Memory, OnlyKnown, Times};
 pub use network::Network;
@@ -21,6 +22,7 @@ pub use resolver::{Answer, Dns, Family, Resolver, SetupError, Trouble};
 pub use rules::{Action, Facts, Rules, Sender, Verdict};
 pub use settings::{DnsConfig, SourcesConfig};
 pub use spf::{Outcome, check};
+pub use tls_name::TlsName;
 
 use postkeep_shared::mail::MailboxId;
 use rules::Sight;

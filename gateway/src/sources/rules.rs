@@ -4,7 +4,8 @@
 //! it must fit in addition. A kind that is not configured asks nothing. What does not fit is never refused for good:
 //! it is marked, or put off where [`Action::Refuse`] is configured.
 
-use super::network::Network;
+use super::{network::Network, tls_name::TlsName};
+use crate::tls::ClientCertificate;
 use std::net::IpAddr;
 
 /// What was seen of a client.
@@ -14,8 +15,8 @@ pub struct Facts {
     pub ip: IpAddr,
     /// Reverse-path without angle brackets, empty for `<>`.
     pub mail_from: String,
-    /// Name in its verified TLS certificate.
-    pub certificate: Option<String>,
+    /// What its TLS certificate proves.
+    pub certificate: ClientCertificate,
 }
 
 /// What happens to mail that does not fit.
@@ -46,8 +47,8 @@ pub struct Rules {
     pub networks: Vec<Network>,
     /// Domains whose SPF record lists networks clients may be in; lower case.
     pub spf_of: Vec<String>,
-    /// Names clients may have in a verified certificate; lower case.
-    pub tls_names: Vec<String>,
+    /// Names clients may have in a verified certificate.
+    pub tls_names: Vec<TlsName>,
     /// Reverse-paths allowed.
     pub mail_from: Vec<Sender>,
     /// What happens to the rest.
@@ -119,8 +120,9 @@ impl Rules {
         }
         if !self.tls_names.is_empty() {
             reasons.push(match &facts.certificate {
-                Some(name) => format!("tls_names does not list {name}"),
-                None => "no verified client certificate for tls_names".to_owned(),
+                ClientCertificate::Verified(_) => format!("tls_names does not list {}", facts.certificate),
+                ClientCertificate::Unverified(why) => format!("no client certificate for tls_names: {why}"),
+                ClientCertificate::None => "no client certificate for tls_names".to_owned(),
             });
         }
         reasons.extend_from_slice(spf);
@@ -131,9 +133,9 @@ impl Rules {
         if let Some(network) = self.networks.iter().find(|network| network.contains(facts.ip)) {
             return Some(format!("networks {network}"));
         }
-        let name = facts.certificate.as_ref()?;
-        let fits = self.tls_names.iter().find(|allowed| allowed.eq_ignore_ascii_case(name))?;
-        Some(format!("tls_names {fits}"))
+        let mut pairs = self.tls_names.iter().flat_map(|rule| facts.certificate.names().iter().map(move |n| (rule, n)));
+        let (rule, name) = pairs.find(|(rule, name)| rule.fits(name))?;
+        Some(format!("tls_names {rule} ({name})"))
     }
 }
 
@@ -199,7 +201,7 @@ mod tests {
     fn rules() -> Rules {
         Rules {
             networks: vec![Network::parse("192.0.2.0/24").expect("network")],
-            tls_names: vec!["mail.protection.outlook.com".into()],
+            tls_names: vec![TlsName::parse("mail.protection.outlook.com").expect("name")],
             mail_from: vec![Sender::parse("@Aurora.example").expect("sender"), Sender::Null],
             ..Rules::default()
         }
@@ -209,7 +211,10 @@ mod tests {
         Facts {
             ip: ip.parse().expect("address"),
             mail_from: mail_from.into(),
-            certificate: certificate.map(str::to_owned),
+            certificate: match certificate {
+                Some(names) => ClientCertificate::Verified(names.split(',').map(str::to_owned).collect()),
+                None => ClientCertificate::None,
+            },
         }
     }
 
@@ -221,8 +226,8 @@ mod tests {
             (
                 "198.51.100.1",
                 "NDR@AURORA.example",
-                Some("Mail.Protection.outlook.com"),
-                Some("tls_names mail.protection.outlook.com, mail_from @aurora.example"),
+                Some("outlook.com,mail.protection.outlook.com"),
+                Some("tls_names mail.protection.outlook.com (mail.protection.outlook.com), mail_from @aurora.example"),
             ),
             ("198.51.100.1", "ndr@aurora.example", Some("evil.example"), None),
             ("198.51.100.1", "ndr@aurora.example", None, None),

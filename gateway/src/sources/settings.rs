@@ -4,11 +4,16 @@ use super::{
     network::{Network, shown},
     record,
     rules::{Action, Rules, Sender},
+    tls_name::TlsName,
 };
-use postkeep_shared::{config::Section, mail::MailboxId};
+use postkeep_shared::{
+    config::{Config, Section},
+    mail::MailboxId,
+};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
 };
 
 /// Where all tenants of a service share what is checked (so it proves the service and not the customer).
@@ -21,6 +26,8 @@ pub struct SourcesConfig {
     pub global: Rules,
     /// The rules of the mailboxes with a section, complete.
     pub mailboxes: BTreeMap<MailboxId, Rules>,
+    /// The authorities whose clients `tls_names` believes; `None` for those of the system.
+    pub client_ca_file: Option<PathBuf>,
     /// What is allowed and probably not meant, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -36,9 +43,10 @@ pub struct DnsConfig {
 
 impl SourcesConfig {
     /// Takes `[sources]`, reporting mistakes there.
-    pub fn take(section: &Section) -> Self {
+    pub fn take(section: &Section, config: &Config) -> Self {
         let mut warnings = Vec::new();
         let global = rules(section, &Rules::default(), "sources", false, &mut warnings);
+        let client_ca_file = section.text("client_ca_file").map(|text| config.resolve(&text));
         let mailbox = section.section("mailbox");
         let mut mailboxes = BTreeMap::new();
         for key in mailbox.keys() {
@@ -54,7 +62,7 @@ impl SourcesConfig {
             section
                 .mistake("action", "there is no rule it could apply to; add networks, spf_of, tls_names or mail_from");
         }
-        Self { global, mailboxes, warnings }
+        Self { global, mailboxes, client_ca_file, warnings }
     }
 
     /// The rules of this mailbox.
@@ -111,7 +119,9 @@ impl DnsConfig {
 /// One table of rules over those it inherits: a key that is there replaces the inherited one.
 fn rules(section: &Section, above: &Rules, place: &str, inherits: bool, warnings: &mut Vec<String>) -> Rules {
     let spf_domain = |text: &str| record::domain(text).map_err(|_| name_forms(text, "spf.protection.outlook.com"));
-    let tls_name = |text: &str| record::domain(text).map_err(|_| name_forms(text, "mail.protection.outlook.com"));
+    let tls_name = |text: &str| {
+        TlsName::parse(text).ok_or_else(|| name_forms(text, "mail.protection.outlook.com or *.aurora.example"))
+    };
     let rules = Rules {
         networks: list(section, "networks", inherits, Network::parse).unwrap_or_else(|| above.networks.clone()),
         spf_of: list(section, "spf_of", inherits, spf_domain).unwrap_or_else(|| above.spf_of.clone()),
@@ -123,9 +133,6 @@ fn rules(section: &Section, above: &Rules, place: &str, inherits: bool, warnings
             None => above.action,
         },
     };
-    if section.has("tls_names") {
-        section.mistake("tls_names", "this version asks clients for no certificate yet, so none could fit; remove it");
-    }
     for network in rules.networks.iter().filter(|network| network.is_everything() && section.has("networks")) {
         warnings.push(format!("{place}.networks: {network} is every address, so every client counts as verified"));
     }
@@ -133,7 +140,8 @@ fn rules(section: &Section, above: &Rules, place: &str, inherits: bool, warnings
         let shared = |name: &&String| SHARED.iter().any(|of| name.ends_with(&format!(".{of}")) || name == of);
         names.iter().filter(shared).map(|name| format!("{key} {name}")).collect()
     };
-    let shared = [named("spf_of", &rules.spf_of), named("tls_names", &rules.tls_names)].concat();
+    let tls_names: Vec<String> = rules.tls_names.iter().map(ToString::to_string).collect();
+    let shared = [named("spf_of", &rules.spf_of), named("tls_names", &tls_names)].concat();
     let touched = ["spf_of", "tls_names", "mail_from"].into_iter().any(|key| section.has(key));
     if let (Some(rule), true, true) = (shared.first(), rules.mail_from.is_empty(), touched) {
         warnings

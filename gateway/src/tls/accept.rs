@@ -1,6 +1,6 @@
 //! The handshake: a deadline, and what the peer has to know about it afterwards.
 
-use super::TlsError;
+use super::{ClientAuthorities, ClientCertificate, TlsError, client::Asked};
 use postkeep_shared::{
     drive::Stream,
     tls::{VERSIONS, provider},
@@ -8,7 +8,11 @@ use postkeep_shared::{
 use std::{io, sync::Arc, time::Duration};
 use tokio_rustls::{
     TlsAcceptor,
-    rustls::{ServerConfig, server::ResolvesServerCert},
+    rustls::{
+        ServerConfig,
+        crypto::CryptoProvider,
+        server::{NoServerSessionStorage, ResolvesServerCert},
+    },
 };
 
 /// Longest time for a handshake.
@@ -31,23 +35,50 @@ pub enum Protocol {
 pub struct TlsFacts {
     /// Such as `TLSv1.3 TLS13_AES_256_GCM_SHA384`.
     pub version_and_suite: String,
-    /// Name in a verified client certificate; none is asked for in this version.
-    pub client_name: Option<String>,
+    /// What the client proved with a certificate, where it was asked for one.
+    pub client: ClientCertificate,
 }
 
 /// Makes TLS connections of TCP ones.
 #[derive(Clone)]
-pub struct Acceptor(TlsAcceptor);
+pub struct Acceptor {
+    config: Arc<ServerConfig>,
+    /// Whose certificates are believed; `None` asks clients for none.
+    clients: Option<Arc<ClientAuthorities>>,
+}
 
 impl Acceptor {
     pub(super) fn new(certificate: Arc<dyn ResolvesServerCert>, protocol: Protocol) -> Result<Self, TlsError> {
         let builder = ServerConfig::builder_with_provider(provider());
-        let builder = builder.with_protocol_versions(VERSIONS).map_err(|e| TlsError::Unusable(e.to_string()))?;
+        let builder = builder.with_protocol_versions(VERSIONS).map_err(unusable)?;
         let mut config = builder.with_no_client_auth().with_cert_resolver(certificate);
         if protocol == Protocol::Pop3 {
             config.alpn_protocols = vec![b"pop3".to_vec()];
         }
-        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+        Ok(Self { config: Arc::new(config), clients: None })
+    }
+
+    /// The same, but clients are asked for a certificate. Whatever they answer, the handshake goes on.
+    #[must_use]
+    pub fn asking_clients(self, authorities: Arc<ClientAuthorities>) -> Self {
+        Self { clients: Some(authorities), ..self }
+    }
+
+    /// What does the next handshake. The one that asks notes what it learns, so it serves one handshake only.
+    fn for_one(&self) -> Result<(TlsAcceptor, Option<Arc<Asked>>), TlsError> {
+        let Some(authorities) = &self.clients else { return Ok((TlsAcceptor::from(Arc::clone(&self.config)), None)) };
+        let provider: &Arc<CryptoProvider> = self.config.crypto_provider();
+        let asked = authorities.ask(provider);
+        let builder = ServerConfig::builder_with_provider(Arc::clone(provider));
+        let builder = builder.with_protocol_versions(VERSIONS).map_err(unusable)?;
+        let verifier = Arc::clone(&asked) as Arc<_>;
+        let certificate = Arc::clone(&self.config.cert_resolver);
+        let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(certificate);
+        config.alpn_protocols.clone_from(&self.config.alpn_protocols);
+        // A resumed session would carry a certificate over without a word of proof, past its expiry.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok((TlsAcceptor::from(Arc::new(config)), Some(asked)))
     }
 
     /// Does the handshake as the server, within [`HANDSHAKE_DEADLINE`].
@@ -59,14 +90,20 @@ impl Acceptor {
     }
 
     async fn accept_within(&self, stream: Box<dyn Stream>, deadline: Duration) -> io::Result<(TlsStream, TlsFacts)> {
-        let handshake = tokio::time::timeout(deadline, self.0.accept(stream));
+        let (acceptor, asked) = self.for_one().map_err(io::Error::other)?;
+        let handshake = tokio::time::timeout(deadline, acceptor.accept(stream));
         let stream = handshake.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         let (_, connection) = stream.get_ref();
         let version = connection.protocol_version().and_then(|v| v.as_str()).unwrap_or("TLS").replace('_', ".");
         let suite = connection.negotiated_cipher_suite().and_then(|s| s.suite().as_str()).unwrap_or_default();
-        let facts = TlsFacts { version_and_suite: format!("{version} {suite}"), client_name: None };
+        let client = asked.map(|asked| asked.outcome()).unwrap_or_default();
+        let facts = TlsFacts { version_and_suite: format!("{version} {suite}"), client };
         Ok((stream, facts))
     }
+}
+
+fn unusable(error: tokio_rustls::rustls::Error) -> TlsError {
+    TlsError::Unusable(error.to_string())
 }
 
 #[cfg(test)]

@@ -26,6 +26,6 @@ pub(super) fn read(disk: &dyn Disk, certificate: &Path, key: &Path) -> Result<Pa
 }
 
 /// Certificate tools hand out links to the newest file; [`Disk`] opens only the file itself.
-fn followed(path: &Path) -> std::path::PathBuf {
+pub(super) fn followed(path: &Path) -> std::path::PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }

@@ -2,13 +2,16 @@
 //!
 //! Invariants: nothing below TLS 1.2; a private key that others can read is refused; a handshake ends within
 //! [`HANDSHAKE_DEADLINE`]; a POP3 client that offers protocols without `pop3` is refused (cross-protocol attacks, see
-//! RFC 7301 §3.2). What it does not do: ACME, OCSP, client certificates.
+//! RFC 7301 §3.2); SMTP clients are asked for a certificate and need none ([`ClientAuthorities`]). What it does not do:
+//! ACME, OCSP.
 
 mod accept;
+mod client;
 mod files;
 mod self_signed;
 
 pub use accept::{Acceptor, HANDSHAKE_DEADLINE, Protocol, TlsFacts, TlsStream};
+pub use client::{ClientAuthorities, ClientCertificate};
 
 use crate::config::{CertificateSource, TlsConfig};
 use postkeep_shared::{

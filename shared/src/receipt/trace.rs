@@ -16,6 +16,9 @@ pub const RECEIPT_FIELD: &str = "X-Postkeep-Receipt";
 /// A trace header longer than this was not written by us.
 const MAX_TRACE: usize = 64 * 1024;
 
+/// Octets of names on one line of the source field.
+const NAMES_LINE: usize = 900;
+
 /// Base64 digits on one line of the receipt field.
 const ENTRY_LINE: usize = 72;
 
@@ -41,7 +44,7 @@ pub struct Evidence {
     pub rcpt_to: String,
     /// TLS version and cipher suite, `None` in clear.
     pub tls: Option<String>,
-    /// Name in a verified client certificate.
+    /// DNS names in a verified client certificate, with commas.
     pub certificate: Option<String>,
     /// Whether the source rules fitted; `None` where no rules are configured.
     pub verified: Option<bool>,
@@ -93,8 +96,9 @@ impl Evidence {
             ("mail-from", escape(&self.mail_from)),
             ("rcpt-to", escape(&self.rcpt_to)),
         ];
-        let optional = [("rdns", &self.reverse_name), ("tls", &self.tls), ("cert", &self.certificate)];
+        let optional = [("rdns", &self.reverse_name), ("tls", &self.tls)];
         pairs.extend(optional.into_iter().filter_map(|(k, v)| v.as_ref().map(|v| (k, escape(v)))));
+        pairs.extend(lines_of_names(self.certificate.as_deref()).into_iter().map(|names| ("cert", names)));
         field(SOURCE_FIELD, &pairs)
     }
 
@@ -114,7 +118,10 @@ impl Evidence {
             mail_from: text("mail-from")?,
             rcpt_to: text("rcpt-to")?,
             tls: text("tls"),
-            certificate: text("cert"),
+            certificate: {
+                let names = pairs.iter().filter(|(k, _)| k == "cert").map(|(_, v)| unescape(v));
+                names.collect::<Option<Vec<_>>>().filter(|lines| !lines.is_empty()).map(|lines| lines.join(","))
+            },
             verified: match get("source")? {
                 "verified" => Some(true),
                 "unverified" => Some(false),
@@ -122,6 +129,21 @@ impl Evidence {
             },
         })
     }
+}
+
+/// Names with commas, escaped, cut between names so that each piece fits on a line (RFC 5322 §2.1.1: 998 octets).
+fn lines_of_names(names: Option<&str>) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for name in names.into_iter().flat_map(|names| names.split(',')).map(escape) {
+        match lines.last_mut() {
+            Some(line) if line.len() + name.len() < NAMES_LINE => {
+                line.push(',');
+                line.push_str(&name);
+            }
+            _ => lines.push(name),
+        }
+    }
+    lines
 }
 
 /// The `X-Postkeep-Receipt` field with its CRLF, folded. Its length is the same for equal entries, so LIST can be
@@ -323,6 +345,19 @@ mod tests {
         assert_eq!(parse_sealed_trace(&blank), Ok((sealed, evidence)));
         for cut in 0..header.len() {
             assert_eq!(parse_trace(&header[..cut]), Err(TraceError::Incomplete), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn the_names_of_a_certificate_take_the_lines_they_need() {
+        let (evidence, ..) = header();
+        for count in [1_usize, 2, 200] {
+            let names: Vec<String> = (0..count).map(|n| format!("*.host-{n}.some.where.example")).collect();
+            let evidence = Evidence { certificate: Some(names.join(",")), ..evidence.clone() };
+            let field = format!("Return-Path: <>\r\nReceived: x\r\n{}", evidence.to_field());
+            assert!(field.lines().all(|line| line.len() < 998));
+            assert_eq!(field.matches(" cert=").count() > 1, count == 200);
+            assert_eq!(parse_sealed_trace(field.as_bytes()), Ok((field.len(), evidence)));
         }
     }
 
