@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 struct Sample {
@@ -175,10 +175,18 @@ fn the_protected_copy_is_kept_beside_the_clear_one() {
 fn thousands_of_recipients_are_read_at_once() {
     let samples = samples();
     let sample = samples.iter().find(|s| s.name.starts_with("039")).expect("is there");
-    let start = Instant::now();
+    let start = processor_time();
     let verdict = journal::examine(&sample.message, &sample.context()).expect("reads");
     assert_eq!(verdict.recipients.len(), 5000);
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let took = processor_time() - start;
+    println!("5000 recipients: {took:?} of processor time");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+/// What this thread has used (proc(5), `schedstat`): not changed by what else runs on the machine.
+fn processor_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
+    Duration::from_nanos(text.split(' ').next().and_then(|word| word.parse().ok()).expect("a number"))
 }
 
 /// A small generator, so that a failure can be repeated from its number.
@@ -240,13 +248,13 @@ fn damaged_reports_are_read_without_harm() {
     for round in 0..20_000 {
         let sample = small[round % small.len()];
         let message = mutate(&sample.message, &mut random);
-        let start = Instant::now();
+        let start = processor_time();
         let verdict = journal::examine(&message, &sample.context()).expect("memory never fails");
         let content = verdict.content.as_ref().map(|c| c.octets(&message).expect("a range of it").len());
         assert!(content.is_none_or(|len| len <= message.len() as u64), "{} round {round}", sample.name);
         assert_eq!(verdict.content.is_none(), verdict.handling == journal::Handling::Quarantine, "round {round}");
-        slowest = slowest.max(start.elapsed());
+        slowest = slowest.max(processor_time() - start);
     }
-    println!("20000 damaged reports, the slowest in {slowest:?}");
+    println!("20000 damaged reports, the slowest in {slowest:?} of processor time");
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
 }
