@@ -1,7 +1,14 @@
 //! Pumps a [`Machine`] over a byte stream with deadlines: the only loop between a protocol and a socket.
 
 use crate::wire::{Drained, Machine, Step};
-use std::{future::poll_fn, io, mem::MaybeUninit, pin::Pin, task::ready, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    mem::MaybeUninit,
+    pin::Pin,
+    task::{Poll, ready},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     time::{Instant, timeout},
@@ -153,7 +160,15 @@ impl<M: Machine> Driver<M> {
             // On the stack of this call, not in the session: one that waits holds no buffer.
             let mut octets = [const { MaybeUninit::<u8>::uninit() }; INPUT];
             let mut buffer = ReadBuf::uninit(&mut octets);
-            ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer))?;
+            let read = Pin::new(&mut *stream).poll_read(context, &mut buffer);
+            // What TLS itself has to say is said now and not with our next octets, or a peer whose wish for a new
+            // handshake is refused would wait for the answer until its deadline.
+            if read.is_pending()
+                && let Poll::Ready(Err(error)) = Pin::new(&mut *stream).poll_flush(context)
+            {
+                return Poll::Ready(Err(error));
+            }
+            ready!(read)?;
             machine.input(buffer.filled());
             io::Result::Ok(buffer.filled().len()).into()
         });

@@ -48,10 +48,15 @@ pub(crate) struct Served {
 impl Rig {
     /// Two mailboxes; the first one has `messages`. `settings` goes into `[pop3]`.
     pub(crate) async fn new(settings: &str, messages: &[&[u8]]) -> Self {
+        Self::with("", settings, messages).await
+    }
+
+    /// The same with lines for `[smtp]` and `[pop3]`.
+    pub(crate) async fn with(smtp: &str, settings: &str, messages: &[&[u8]]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("postkeep-gateway.toml");
         let text = format!(
-            "hostname = '{NAME}'\n[smtp]\nlisten = ['127.0.0.1:0']\nmax_connections_per_ip = 500\n\
+            "hostname = '{NAME}'\n[smtp]\nlisten = ['127.0.0.1:0']\nmax_connections_per_ip = 500\n{smtp}\n\
              [pop3]\nlisten = ['127.0.0.1:0']\nlisten_tls = ['127.0.0.1:0']\nmax_connections_per_ip = 150\n{settings}\n"
         );
         std::fs::write(&file, text).unwrap();
