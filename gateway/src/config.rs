@@ -70,7 +70,9 @@ pub struct SmtpConfig {
     pub data_timeout: Duration,
     /// Longest time from MAIL to the end of its message.
     pub transaction_timeout: Duration,
-    /// Octets per second a message must arrive with, once it has taken a minute.
+    /// How long a message may arrive at any rate.
+    pub rate_grace: Duration,
+    /// Octets per second a message must arrive with after that.
     pub minimum_rate: u64,
 }
 
@@ -174,6 +176,7 @@ impl SmtpConfig {
             command_timeout: span(section, "command_timeout", 300),
             data_timeout: span(section, "data_timeout", 180),
             transaction_timeout: span(section, "transaction_timeout", 3600),
+            rate_grace: span(section, "rate_grace", 60),
             minimum_rate: section.integer("minimum_rate", 0..=1_000_000).map_or(500, i64::unsigned_abs),
         }
     }

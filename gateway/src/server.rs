@@ -148,6 +148,7 @@ fn services(
                 command_timeout: config.smtp.command_timeout,
                 data_timeout: config.smtp.data_timeout,
                 transaction_timeout: config.smtp.transaction_timeout,
+                rate_grace: config.smtp.rate_grace,
                 minimum_rate: config.smtp.minimum_rate,
             },
             tls: Some(smtp_tls.clone()),

@@ -43,6 +43,7 @@ impl Gateway {
             command_timeout: Duration::from_secs(20),
             data_timeout: Duration::from_secs(20),
             transaction_timeout: Duration::from_secs(600),
+            rate_grace: Duration::from_secs(60),
             minimum_rate: 500,
         };
         let made = (0..2).map(|_| spool.mailboxes().create("", None).expect("creates"));

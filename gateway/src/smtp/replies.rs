@@ -103,7 +103,7 @@ replies! {
     STOPPED: 421 "4.3.0" "Storage is out of order; try again later", "a connection begins or MAIL comes after storage has failed", Close;
     SILENCE: 421 "4.4.2" "Silent for too long", "no command or no content within its deadline", Close;
     TOO_SLOW: 421 "4.4.2" "Too slow; try again later",
-        "a message below `smtp.minimum_rate` after a minute, or longer under way than `smtp.transaction_timeout`", Close;
+        "a message below `smtp.minimum_rate` after `smtp.rate_grace`, or longer under way than `smtp.transaction_timeout`", Close;
     TOO_MANY_ERRORS: 421 "4.7.0" "Too many errors", "the 21st wrong command, or the 10th recipient that does not exist", Close;
     TOO_MUCH_TALK: 421 "4.7.0" "Too many commands without mail", "the 101st NOOP, RSET, VRFY or HELP since the last message", Close;
     NEEDS_TLS: 450 "4.7.0" "Use STARTTLS first", "MAIL in clear while `smtp.require_tls` is set", GoOn;

@@ -29,8 +29,6 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration, time:
 const DRAIN: Duration = Duration::from_secs(8);
 /// How long a peer may take to accept what is written to it.
 const WRITE_DEADLINE: Duration = Duration::from_secs(60);
-/// How long a message may arrive at any rate; then `minimum_rate` counts, from its beginning.
-const ANY_RATE: Duration = Duration::from_secs(60);
 
 /// What every SMTP session needs; one for the whole gateway.
 pub struct Context {
@@ -61,7 +59,9 @@ pub struct Settings {
     pub data_timeout: Duration,
     /// Longest time from MAIL to the end of its message.
     pub transaction_timeout: Duration,
-    /// Octets per second a message must arrive with, once it has taken a minute; 0 for any.
+    /// How long a message may arrive at any rate; then `minimum_rate` counts, from its beginning.
+    pub rate_grace: Duration,
+    /// Octets per second a message must arrive with after `rate_grace`; 0 for any.
     pub minimum_rate: u64,
 }
 
@@ -146,7 +146,7 @@ impl Pace {
             return whole;
         }
         let earned = Duration::from_secs(self.received / settings.minimum_rate);
-        let content = ANY_RATE.max(earned).saturating_sub(self.waited);
+        let content = settings.rate_grace.max(earned).saturating_sub(self.waited);
         Some(whole.map_or(content, |whole| whole.min(content)))
     }
 }
@@ -458,6 +458,7 @@ mod tests {
             command_timeout: Duration::from_secs(300),
             data_timeout: Duration::from_secs(180),
             transaction_timeout: Duration::from_secs(3600),
+            rate_grace: Duration::from_secs(60),
             minimum_rate: 500,
         }
     }
