@@ -7,6 +7,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 const HOSTNAME: &str = "msgw.archive.example";
@@ -95,6 +96,11 @@ impl Gateway {
     /// Stops it in order and gives the exit code.
     pub fn stop(&mut self) -> Result<i32> {
         self.server.take().context("the gateway does not run")?.stop()
+    }
+
+    /// Its exit code, where it ends by itself within `limit`.
+    pub fn ended(&mut self, limit: Duration) -> Result<Option<i32>> {
+        self.server.as_mut().context("the gateway does not run")?.ended(limit)
     }
 
     /// Kills it.

@@ -7,12 +7,14 @@
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
 pub mod archiver;
+pub mod deeds;
 pub mod gateway;
 pub mod image;
 pub mod pop3;
 pub mod program;
 pub mod samples;
 pub mod smtp;
+pub mod strike;
 pub mod wire;
 
 pub use archiver::Archiver;

@@ -170,6 +170,20 @@ impl Server {
         }
     }
 
+    /// Its exit code, where it ends by itself within `limit`; -1 for a signal.
+    pub fn ended(&mut self, limit: Duration) -> Result<Option<i32>> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(Some(status.code().unwrap_or(-1)));
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Ends it as a crash would (SIGKILL).
     pub fn kill(mut self) -> Result<()> {
         self.child.kill()?;

@@ -110,7 +110,7 @@ impl Smtp {
         Ok(refused)
     }
 
-    /// Sends one message exactly; gives the last reply, or the first refusal of the envelope.
+    /// Sends one message exactly; gives the last reply, or the first refusal before the message.
     pub fn send(&mut self, from: &str, to: &[&str], message: &[u8]) -> Result<Reply> {
         if data_is_exact(message) { self.send_data(from, to, message) } else { self.send_bdat(from, to, message) }
     }
@@ -122,7 +122,9 @@ impl Smtp {
             return Ok(refused);
         }
         let go = self.command("DATA")?;
-        ensure!(go.code == 354, "DATA: {go:?}");
+        if go.code != 354 {
+            return Ok(go);
+        }
         let mut encoder = DotEncoder::default();
         let mut wire = Vec::new();
         for piece in message.chunks(1024 * 1024) {
