@@ -1,4 +1,5 @@
-//! A disk without room, one without inodes, and one that turns read-only under load: the real gateway on an ext4 image.
+//! A disk without room and one without inodes: the real gateway on an ext4 image. Collecting empties it, and then mail is
+//! taken again without a restart; the trash is given up when space is short, the oldest first.
 //!
 //! Needs root and loop devices. Without them it says so and passes, except under `CI=true`.
 
@@ -6,86 +7,10 @@ mod support;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    io::Write as _,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
-use support::{Access, Gateway, Smtp, folder, numbered_report, pop3, run};
-
-const SENDERS: usize = 4;
-
-/// An ext4 image on a loop device. Unmounted with its value.
-struct Image {
-    file: PathBuf,
-    mount: PathBuf,
-}
-
-impl Image {
-    fn create(folder: &Path, mib: u64, options: &[&str]) -> Result<Option<Self>> {
-        let image = Self { file: folder.join("small.img"), mount: folder.join("small") };
-        std::fs::create_dir(&image.mount)?;
-        std::fs::File::create(&image.file)?.set_len(mib << 20)?;
-        let mut make = Command::new("mkfs.ext4");
-        make.args(["-q", "-F", "-m", "0", "-J", "size=4"]).args(options).arg(&image.file);
-        let made = run(&mut make, b"").and_then(|output| output.expect(0)).and_then(|_| image.mount());
-        match made {
-            Ok(()) => Ok(Some(image)),
-            Err(error) if std::env::var("CI").is_ok_and(|ci| ci == "true") => Err(error),
-            Err(error) => {
-                eprintln!("NOT RUN: this test needs root, loop devices and mkfs.ext4: {error:#}");
-                Ok(None)
-            }
-        }
-    }
-
-    fn mount(&self) -> Result<()> {
-        let mut mount = Command::new("mount");
-        mount.args(["-o", "loop,errors=remount-ro"]).arg(&self.file).arg(&self.mount);
-        run(&mut mount, b"")?.expect(0).map(drop)
-    }
-
-    fn unmount(&self) -> Result<()> {
-        for _ in 0..100 {
-            if run(Command::new("umount").arg(&self.mount), b"")?.code == 0 {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        bail!("{} cannot be unmounted", self.mount.display())
-    }
-
-    /// What the kernel does when it meets an error: the file system is read-only from now on.
-    fn fail(&self) -> Result<()> {
-        let found = run(Command::new("findmnt").args(["-n", "-o", "SOURCE"]).arg(&self.mount), b"")?.expect(0)?.text();
-        let device = found.trim().rsplit('/').next().context("a device")?.to_owned();
-        Ok(std::fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "a test")?)
-    }
-
-    /// Takes every octet that is left.
-    fn fill(&self) -> Result<PathBuf> {
-        let path = self.mount.join("filler");
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&path)?;
-        for size in [1 << 20, 4096, 1] {
-            let block = vec![0; size];
-            while file.write_all(&block).is_ok() {}
-        }
-        // Delayed allocation must not leave anything open; a full disk may say so here.
-        let _ = file.sync_all();
-        Ok(path)
-    }
-}
-
-impl Drop for Image {
-    fn drop(&mut self) {
-        let _ = run(Command::new("umount").arg("--lazy").arg(&self.mount), b"");
-    }
-}
+use support::{Access, Gateway, SmallDisk, Smtp, folder, numbered_report, pop3};
 
 fn large(n: usize) -> Vec<u8> {
     let line = format!("{n:076}\r\n");
@@ -147,7 +72,7 @@ fn send_soon(gateway: &Gateway, to: &str, message: &[u8]) -> Result<Duration> {
 #[test]
 fn a_full_disk_can_be_emptied_and_goes_on() -> Result<()> {
     let folder = folder()?;
-    let Some(image) = Image::create(folder.path(), 160, &[])? else { return Ok(()) };
+    let Some(image) = SmallDisk::create(folder.path(), 160, &[])? else { return Ok(()) };
     let mut gateway = Gateway::create(&image.mount)?;
     gateway.start()?;
     let access = gateway.create_mailbox()?;
@@ -196,7 +121,7 @@ fn a_full_disk_can_be_emptied_and_goes_on() -> Result<()> {
 #[test]
 fn a_full_inode_table_can_be_emptied_and_goes_on() -> Result<()> {
     let folder = folder()?;
-    let Some(image) = Image::create(folder.path(), 200, &["-N", "1280"])? else { return Ok(()) };
+    let Some(image) = SmallDisk::create(folder.path(), 200, &["-N", "1280"])? else { return Ok(()) };
     let mut gateway = Gateway::create(&image.mount)?;
     gateway.start()?;
     let access = gateway.create_mailbox()?;
@@ -223,80 +148,68 @@ fn a_full_inode_table_can_be_emptied_and_goes_on() -> Result<()> {
     Ok(())
 }
 
-/// What the senders saw.
-#[derive(Default)]
-struct Seen {
-    next: AtomicUsize,
-    acknowledged: Mutex<BTreeMap<String, usize>>,
-    refusals: Mutex<BTreeMap<u16, u64>>,
+fn half_of_large(n: usize) -> Vec<u8> {
+    large(n).split_off(4 << 20)
 }
 
-/// Sends until a connection ends or cannot be had.
-fn send(seen: &Seen, address: std::net::SocketAddr, to: &str) -> Result<()> {
-    let mut sender = Smtp::connect(address)?;
-    loop {
-        let n = seen.next.fetch_add(1, Ordering::SeqCst);
-        let reply = sender.send("", &[to], &numbered_report(n).0)?;
-        if reply.code == 250 {
-            let (uidl, ..) = reply.receipts()?.into_iter().next().context("a receipt")?;
-            seen.acknowledged.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.insert(uidl, n);
-        } else {
-            *seen.refusals.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.entry(reply.code).or_default() += 1;
-        }
-    }
+/// Names in the trash, in the order in which they came there.
+fn trash(gateway: &Gateway, access: &Access) -> Result<Vec<String>> {
+    let folder = gateway.data().join("spool").join(&access.id).join("trash");
+    let mut names: Vec<String> = support::files_below(&folder)?
+        .iter()
+        .filter_map(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()))
+        .collect();
+    names.sort_by_key(|name| name.split_once('.').map(|(_, ms)| ms.to_owned()));
+    Ok(names)
 }
 
 #[test]
-fn a_disk_that_turns_read_only_under_load_loses_nothing() -> Result<()> {
+fn the_trash_is_given_up_oldest_first_when_space_is_short() -> Result<()> {
+    const FILES: usize = 6;
     let folder = folder()?;
-    let Some(image) = Image::create(folder.path(), 200, &[])? else { return Ok(()) };
+    let Some(image) = SmallDisk::create(folder.path(), 200, &[])? else { return Ok(()) };
     let mut gateway = Gateway::create(&image.mount)?;
     gateway.start()?;
     let access = gateway.create_mailbox()?;
-    let (seen, address) = (Seen::default(), gateway.address("smtp")?);
-    // One that stays silent meanwhile.
-    let mut idle = Smtp::connect(address)?;
-    std::thread::scope(|scope| -> Result<()> {
-        for _ in 0..SENDERS {
-            // The end of the connection is what ends it.
-            scope.spawn(|| drop(send(&seen, address, &access.address)));
-        }
-        std::thread::sleep(Duration::from_secs(3));
-        image.fail()
-    })?;
-    let last = idle.command("NOOP").or_else(|_| idle.reply()).map_or(0, |reply| reply.code);
-    let log = gateway.server()?.log();
-    let code = gateway.stop()?;
-    ensure!(code == 3, "exit {code} instead of 3\n{log}");
-    let refusals = seen.refusals.into_inner()?;
-    ensure!(refusals.keys().all(|code| matches!(code, 421 | 451)), "{refusals:?}");
-    ensure!(refusals.contains_key(&451), "nobody heard 451: {refusals:?}\n{log}");
-
-    image.unmount()?;
-    let checked = run(Command::new("e2fsck").arg("-fy").arg(&image.file), b"")?;
-    ensure!(checked.code <= 1, "e2fsck: {}", checked.text());
-    image.mount()?;
-    gateway.start()?;
-    let acknowledged = seen.acknowledged.into_inner()?;
-    let mut collector = gateway.pop3(&access)?;
-    let mut found = BTreeSet::new();
-    for (number, uidl) in collector.uidl()? {
-        let (octets, _) = collector.xretr(number)?;
-        if let Some(n) = acknowledged.get(&uidl) {
-            pop3::same(&uidl, pop3::without_trace(&octets)?, &numbered_report(*n).0)?;
-            ensure!(found.insert(uidl), "listed twice");
-        }
+    for n in 0..FILES {
+        let reply = Smtp::connect(gateway.address("smtp")?)?.send_bdat("", &[&access.address], &half_of_large(n))?;
+        ensure!(reply.code == 250, "{reply:?}");
+        let (uidl, ..) = reply.receipts()?.into_iter().next().context("a receipt")?;
+        empty(&gateway, &access, &[(uidl, n)].into(), half_of_large)?;
     }
-    let lost = acknowledged.len() - found.len();
-    println!(
-        "read-only under load: {} acknowledged, replies then {refusals:?}, to the silent one {last}, exit {code}; \
-         {} found, lost {lost}, duplicated 0",
-        acknowledged.len(),
-        found.len()
-    );
-    ensure!(lost == 0 && acknowledged.len() > 20);
-    collector.quit()?;
+    let before = trash(&gateway, &access)?;
+    ensure!(before.len() == FILES, "{before:?}");
+    // With room nothing is given up.
     ensure!(gateway.stop()? == 0);
+    gateway.start()?;
+    ensure!(gateway.stop()? == 0);
+    ensure!(trash(&gateway, &access)? == before, "given up although there is room");
+
+    let tenth = image.size()? / 10;
+    image.fill_up_to(tenth - (7 << 20))?;
+    let short = image.free()?;
+    gateway.start()?;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while image.free()? < tenth {
+        ensure!(Instant::now() < deadline, "{} octets free, a tenth is {tenth}", image.free()?);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    ensure!(gateway.address("smtp").is_ok());
+    let log = gateway.server()?.log();
+    ensure!(gateway.stop()? == 0);
+    let after = trash(&gateway, &access)?;
+    let given_up = before.len() - after.len();
+    ensure!(before.ends_with(&after) && given_up > 0 && !after.is_empty(), "{before:?} became {after:?}");
+    // Each file with an alarm that names it.
+    for name in &before[..given_up] {
+        ensure!(log.lines().any(|l| l.contains("ALARM") && l.contains(name)), "no alarm for {name}:\n{log}");
+    }
+    println!(
+        "trash: {FILES} files, {short} octets free of a tenth of {tenth}; {given_up} given up, the oldest first, each with an \
+         alarm; {} stay; {} free now",
+        after.len(),
+        image.free()?
+    );
     gateway.run(&["verify"], b"")?.expect(0)?;
     Ok(())
 }

@@ -212,9 +212,10 @@ async fn run(
         accepting.shutdown().await;
     }
     drop(services);
+    let failure = failure.map(SpoolError::Failed).or(spool.read_only().map(|r| SpoolError::ReadOnly(r.to_owned())));
     let closed = tokio::task::spawn_blocking(move || spool.close()).await;
     match failure {
-        Some(reason) => Err(Failure::cannot(SpoolError::Failed(reason))),
+        Some(reason) => Err(Failure::cannot(reason)),
         None => closed.map_err(|error| Failure::cannot(format!("the spool did not close: {error}"))),
     }
 }

@@ -13,6 +13,7 @@ pub mod image;
 pub mod pop3;
 pub mod program;
 pub mod samples;
+pub mod small_disk;
 pub mod smtp;
 pub mod strike;
 pub mod wire;
@@ -22,6 +23,7 @@ pub use gateway::{Access, Gateway};
 pub use image::{Image, trials};
 pub use pop3::Pop3;
 pub use program::{Output, Server, run};
+pub use small_disk::SmallDisk;
 pub use smtp::Smtp;
 
 use anyhow::Result;

@@ -110,7 +110,7 @@ replies! {
     SUSPENDED: 450 "4.2.1" "Mailbox suspended; try again later", "RCPT of a suspended mailbox", GoOn;
     NOT_FROM_HERE: 450 "4.7.1" "Not taken from you now; try again later", "RCPT of a mailbox whose source rules do not fit the client, with `action = \"refuse\"`", GoOn;
     UNREADABLE: 451 "4.3.0" "Mailbox not available now; try again later", "RCPT of a mailbox whose definition cannot be read", GoOn;
-    TROUBLE: 451 "4.3.0" "Not stored; try again later", "storage trouble while a message is begun, written or committed; nothing was stored", GoOn;
+    TROUBLE: 451 "4.3.0" "Not stored; try again later", "storage trouble while a message is begun, written or committed, or MAIL on a disk that was not fit at the start; nothing was stored", GoOn;
     FULL: 452 "4.3.1" "Not enough space; try again later", "MAIL while space is short, or space ran out; nothing was stored", GoOn;
     TOO_MANY_RECIPIENTS: 452 "4.5.3" "Too many recipients; send the rest again", "the 17th mailbox or the 1,001st RCPT of a transaction", GoOn;
     NOBODY_NOW: 451 "4.5.1" "Nobody to deliver to now; try again later",

@@ -21,6 +21,11 @@ pub enum SpoolError {
     /// Storage has failed: nothing is written any more until the program was restarted. SMTP: 451, POP3: SYS/PERM.
     #[error("storage has stopped: {0}; find the cause, then restart the gateway")]
     Failed(String),
+    /// The disk failed the test of the start: what waits can be read, nothing is written. SMTP: 451, POP3: SYS/TEMP.
+    #[error(
+        "the disk is not fit to be written to: {0}; mail can be collected, but none is taken and none removed; mend it, then restart the gateway"
+    )]
+    ReadOnly(String),
     /// A sealed file is not what its entry says.
     #[error("message {uidl} is damaged: {detail}")]
     Damaged {

@@ -1,6 +1,6 @@
 //! One client's exclusive view of a mailbox: a snapshot of what waits, reading, removing.
 
-use super::{Job, MessageReader, Spool, SpoolError, layout::Folder, open_message, reserve};
+use super::{Job, MessageReader, Spool, SpoolError, State, layout::Folder, open_message, read_only, reserve};
 use crate::{
     ledger::{Scan, offset_of},
     mailbox::Identity,
@@ -79,6 +79,7 @@ impl Maildrop {
         if entries.is_empty() {
             return Ok(());
         }
+        self.spool.may_write()?;
         let spool = self.spool.clone();
         // Removing must work on a full disk; the ledger has a reserve of its own.
         let give_up = move || reserve::give_up_if_short(spool.inner.disk.as_ref(), &spool.inner.layout);
@@ -94,7 +95,14 @@ impl Maildrop {
     /// [`SpoolError`].
     pub fn ledger(&self, from: u64) -> Result<LedgerEntries, SpoolError> {
         let inner = &self.spool.inner;
-        let Some(head) = inner.index.head(self.mailbox)? else {
+        let index = match &inner.state {
+            State::Working { index, .. } => index,
+            State::ReadOnly(_) => {
+                let scan = read_only::ledger(inner.disk.as_ref(), &inner.layout, self.mailbox)?;
+                return Ok(LedgerEntries(scan.map(|scan| scan.from(offset_of(from)))));
+            }
+        };
+        let Some(head) = index.head(self.mailbox)? else {
             return Ok(LedgerEntries(None));
         };
         let scan = Scan::open(inner.disk.as_ref(), &inner.layout.ledger(self.mailbox), self.mailbox)?;

@@ -5,7 +5,9 @@
 //!
 //! Invariants: a [`Receipt`] exists only for a message whose file, file name and ledger entry were synced; nothing is
 //! removed from the spool before its removal stands in the ledger; after one failed sync nothing is written any more
-//! ([`SpoolError::Failed`]). Plaintext never reaches the disk. This module knows neither SMTP nor POP3.
+//! ([`SpoolError::Failed`]). Where the disk does not pass the first test of a start, nothing is written at all and what
+//! waits can still be read ([`SpoolError::ReadOnly`]). Plaintext never reaches the disk. This module knows neither SMTP
+//! nor POP3.
 
 mod committer;
 mod error;
@@ -15,6 +17,7 @@ mod index;
 mod layout;
 mod maildrop;
 mod probe;
+mod read_only;
 mod reader;
 mod recover;
 mod reserve;
@@ -43,6 +46,7 @@ use postkeep_shared::{
     mail::MailboxId,
     receipt::NodeKey,
 };
+use probe::Verdict;
 use recover::Recover;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -70,13 +74,23 @@ struct Inner {
     disk: Arc<dyn Disk>,
     mailboxes: Mailboxes,
     hostname: String,
-    index: Index,
+    state: State,
     failstop: FailStop,
     in_use: InUse,
-    missing: BTreeSet<(MailboxId, u64)>,
     threads: Mutex<Threads>,
     /// Dropped last: until then nobody else may open the data directory.
     _lock: Box<dyn DiskLock>,
+}
+
+/// What the disk may be used for.
+enum State {
+    Working {
+        index: Index,
+        /// Waiting messages without file.
+        missing: BTreeSet<(MailboxId, u64)>,
+    },
+    /// Reading only, and why.
+    ReadOnly(String),
 }
 
 /// The committer and the one that empties the trash; each ends when its sender is gone.
@@ -101,34 +115,43 @@ impl Spool {
         })?;
         // The index cannot even be opened without room.
         reserve::give_up_if_short(disk.as_ref(), &layout);
-        probe::run(disk.as_ref(), data_dir)?;
+        let verdict = probe::run(disk.as_ref(), data_dir)?;
         let mailboxes = Mailboxes::open(data_dir, Arc::clone(&disk))?;
-        let index = Index::open(&layout.index())?;
-        reserve::keep(disk.as_ref(), &layout);
-        let (found, missing) = recover(&layout, disk.as_ref(), &index, &mailboxes)?;
         let failstop = FailStop::new();
-        let committer = Committer {
-            layout: layout.clone(),
-            disk: Arc::clone(&disk),
-            node: Arc::clone(mailboxes.node()),
-            index: index.clone(),
-            failstop: failstop.clone(),
-            open: BTreeMap::new(),
+        let (state, found, threads) = match verdict {
+            Verdict::Sound => {
+                let index = Index::open(&layout.index())?;
+                reserve::keep(disk.as_ref(), &layout);
+                let (found, missing) = recover(&layout, disk.as_ref(), &index, &mailboxes)?;
+                let committer = Committer {
+                    layout: layout.clone(),
+                    disk: Arc::clone(&disk),
+                    node: Arc::clone(mailboxes.node()),
+                    index: index.clone(),
+                    failstop: failstop.clone(),
+                    open: BTreeMap::new(),
+                };
+                let threads = Threads::start(committer, layout.clone(), Arc::clone(&disk))?;
+                (State::Working { index, missing }, found, threads)
+            }
+            Verdict::Failing(error) => {
+                tracing::error!("ALARM: {error}; mail can be collected, but none is taken and none removed");
+                (State::ReadOnly(error.to_string()), Recovery::default(), Threads::default())
+            }
         };
-        let threads = Mutex::new(Threads::start(committer, layout.clone(), Arc::clone(&disk))?);
-        let inner = Inner {
-            layout,
-            disk,
-            mailboxes,
-            hostname: hostname.to_owned(),
-            index,
-            failstop,
-            in_use: InUse::default(),
-            missing,
-            threads,
-            _lock: lock,
-        };
+        let (hostname, threads) = (hostname.to_owned(), Mutex::new(threads));
+        let in_use = InUse::default();
+        let inner = Inner { layout, disk, mailboxes, hostname, state, failstop, in_use, threads, _lock: lock };
         Ok((Self { inner: Arc::new(inner) }, found))
+    }
+
+    /// Why the disk may only be read, where that was found at the start.
+    #[must_use]
+    pub fn read_only(&self) -> Option<&str> {
+        match &self.inner.state {
+            State::Working { .. } => None,
+            State::ReadOnly(reason) => Some(reason),
+        }
     }
 
     /// The mailboxes beside this spool.
@@ -149,7 +172,7 @@ impl Spool {
     /// [`SpoolError`].
     pub fn begin(&self, mailbox: &Mailbox, origin: &Origin) -> Result<Incoming, SpoolError> {
         let Inner { layout, disk, failstop, hostname, .. } = self.inner.as_ref();
-        failstop.check()?;
+        self.may_write()?;
         Incoming::begin(&writer::Desk { layout, disk, failstop, hostname }, mailbox, origin)
     }
 
@@ -158,7 +181,7 @@ impl Spool {
     /// # Errors
     /// [`SpoolError`]; then none of them was accepted.
     pub async fn commit(&self, messages: Vec<Incoming>) -> Result<Vec<Receipt>, SpoolError> {
-        self.inner.failstop.check()?;
+        self.may_write()?;
         // Each connection syncs its own file, so that the file system can join concurrent syncs.
         let seal = move || messages.into_iter().map(Incoming::seal).collect::<Result<Vec<_>, _>>();
         let sealed = tokio::task::spawn_blocking(seal).await;
@@ -170,10 +193,11 @@ impl Spool {
     /// be free, and 1,000 inodes.
     ///
     /// # Errors
-    /// [`SpoolError::Full`]; [`SpoolError::Failed`], also when the file system has become read-only.
+    /// [`SpoolError::Full`]; [`SpoolError::Failed`], also when the file system has become read-only;
+    /// [`SpoolError::ReadOnly`].
     pub fn check_room(&self, size: Option<u64>) -> Result<(), SpoolError> {
         let Inner { layout, disk, failstop, .. } = self.inner.as_ref();
-        failstop.check()?;
+        self.may_write()?;
         let space = disk.space(layout.root())?;
         if space.read_only {
             return Err(failstop.stop(format!("{} is on a file system mounted read-only", layout.root().display())));
@@ -203,8 +227,14 @@ impl Spool {
     pub fn open_session(&self, mailbox: &Mailbox) -> Result<Maildrop, SpoolError> {
         let inner = &self.inner;
         let exclusive = Exclusive::take(&inner.in_use, mailbox.id)?;
-        let mut entries = inner.index.waiting(mailbox.id)?;
-        entries.retain(|entry| !inner.missing.contains(&(mailbox.id, entry.body.seq)));
+        let entries = match &inner.state {
+            State::Working { index, missing } => {
+                let mut entries = index.waiting(mailbox.id)?;
+                entries.retain(|entry| !missing.contains(&(mailbox.id, entry.body.seq)));
+                entries
+            }
+            State::ReadOnly(_) => read_only::waiting(inner.disk.as_ref(), &inner.layout, mailbox.id)?,
+        };
         Ok(Maildrop::new(self.clone(), mailbox.id, entries, exclusive))
     }
 
@@ -219,7 +249,15 @@ impl Spool {
         self.inner.shut_down();
     }
 
+    fn may_write(&self) -> Result<(), SpoolError> {
+        match self.read_only() {
+            Some(reason) => Err(SpoolError::ReadOnly(reason.to_owned())),
+            None => self.inner.failstop.check(),
+        }
+    }
+
     async fn ask<T>(&self, job: impl FnOnce(Answer<T>) -> Job) -> Result<T, SpoolError> {
+        self.may_write()?;
         let (answer, answered) = oneshot::channel();
         let jobs = self.inner.threads().jobs.clone();
         let jobs = jobs.ok_or_else(|| SpoolError::Failed("the gateway is stopping".into()))?;
@@ -243,7 +281,9 @@ impl Inner {
                 tracing::error!("a storage thread broke off");
             }
         }
-        if let Err(e) = self.index.flush() {
+        if let State::Working { index, .. } = &self.state
+            && let Err(e) = index.flush()
+        {
             // The next start replays the ledger.
             tracing::warn!("{e}");
         }

@@ -137,7 +137,11 @@ impl Disk for LocalDisk {
     }
 
     fn lock(&self, path: &Path) -> DiskResult<Box<dyn DiskLock>> {
-        let held = open(path, OFlags::RDWR | OFlags::CREATE, "open")?;
+        let held = match open(path, OFlags::RDWR | OFlags::CREATE, "open") {
+            // What is only read must have one reader all the same: a lock needs no right to write.
+            Err(e) if e.is_read_only() => open(path, OFlags::RDONLY, "open")?,
+            held => held?,
+        };
         fs::flock(&held.file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|e| DiskError::new("lock", path, e.into()))?;
         Ok(Box::new(LocalLock(held.file)))

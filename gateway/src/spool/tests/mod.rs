@@ -3,6 +3,7 @@
 mod damage;
 mod failing;
 mod order;
+mod read_only;
 mod recovery;
 mod round_trip;
 
