@@ -2,7 +2,10 @@
 //!
 //! Nothing here opens a password file, a store or a connection.
 
-use crate::journal::Profile;
+use crate::{
+    filing::{self, Rules, Template},
+    journal::Profile,
+};
 use postkeep_shared::{
     config::{Config, ConfigError, Section, find_file},
     mail::{Digest, MailboxId},
@@ -30,6 +33,8 @@ pub struct ArchiverConfig {
     pub own_domains: Vec<String>,
     /// The owners and their addresses.
     pub owners_file: PathBuf,
+    /// What begins the detail of an address (`ann+tag@`); `None`: every address is one of its own.
+    pub sub_addressing: Option<char>,
     /// What to collect, in the order of the file.
     pub sources: Vec<Source>,
     /// How to log.
@@ -77,6 +82,8 @@ pub struct Source {
     pub delete: DeleteRule,
     /// What happens to a report that concerns no owner.
     pub unknown: Unknown,
+    /// The name of the folder in an owner's archive.
+    pub folder: Template,
 }
 
 /// What the other side is.
@@ -165,6 +172,7 @@ impl ArchiverConfig {
         let data_dir = config.resolve(&root.required("data_dir").unwrap_or_default());
         let owners_file = config.resolve(&root.text("owners_file").unwrap_or_else(|| "owners.toml".into()));
         let own_domains = own_domains(root);
+        let sub_addressing = sub_addressing(root);
         let tables = root.tables("source");
         let sources: Vec<Source> = tables.iter().map(|table| source(&config, table)).collect();
         let mut names = BTreeSet::new();
@@ -175,7 +183,28 @@ impl ArchiverConfig {
         }
         let log = log(&root.section("log"));
         config.finish()?;
-        Ok(Self { file: file.to_owned(), data_dir, own_domains, owners_file, sources, log })
+        Ok(Self { file: file.to_owned(), data_dir, own_domains, owners_file, sub_addressing, sources, log })
+    }
+
+    /// How messages of a source are filed; those of a source that is not there any more as by default.
+    #[must_use]
+    pub fn rules(&self, source: &str) -> Rules {
+        let source = self.sources.iter().find(|s| s.name == source);
+        Rules {
+            own_domains: self.own_domains.clone(),
+            unknown: match source.map(|s| s.unknown) {
+                Some(Unknown::Leave) => filing::Unknown::Leave,
+                Some(Unknown::CatchAll) | None => filing::Unknown::CatchAll,
+            },
+            folder: source.map(|s| s.folder.clone()).unwrap_or_default(),
+            sub_addressing: self.sub_addressing,
+        }
+    }
+
+    /// Held while the owners file is written.
+    #[must_use]
+    pub fn owners_lock_file(&self) -> PathBuf {
+        self.data_dir.join("owners.lock")
     }
 
     /// The writer's lock.
@@ -218,6 +247,19 @@ fn own_domains(root: &Section) -> Vec<String> {
     domains
 }
 
+fn sub_addressing(root: &Section) -> Option<char> {
+    let text = root.text("sub_addressing").unwrap_or_else(|| "+".into());
+    let mut chars = text.chars();
+    match (chars.next(), chars.next()) {
+        (None, _) => None,
+        (Some(c), None) if c.is_ascii_punctuation() && !"@\"<>(),:;\\[]/".contains(c) => Some(c),
+        _ => {
+            root.mistake("sub_addressing", "must be one character such as \"+\" or \"-\", or \"\" for none");
+            None
+        }
+    }
+}
+
 fn log(section: &Section) -> Log {
     let format = section.choice("format", &["text", "json"]);
     let format = if format.as_deref() == Some("json") { LogFormat::Json } else { LogFormat::Text };
@@ -246,6 +288,10 @@ fn source(config: &Config, table: &Section) -> Source {
         Some("leave") => Unknown::Leave,
         _ => Unknown::CatchAll,
     };
+    let folder = table.text("folder").map(|text| Template::parse(&text)).transpose().unwrap_or_else(|text| {
+        table.mistake("folder", text);
+        None
+    });
     let mailbox = table.required("mailbox").unwrap_or_default();
     if mailbox.is_empty() && table.has("mailbox") || mailbox.chars().any(char::is_control) {
         table.mistake("mailbox", "must be the login name, for a gateway \"mbx-…\"");
@@ -275,6 +321,7 @@ fn source(config: &Config, table: &Section) -> Source {
         interval,
         delete: delete(table),
         unknown,
+        folder: folder.unwrap_or_default(),
     }
 }
 
@@ -388,6 +435,7 @@ mod tests {
         assert_eq!(source.tls, Verify::System);
         assert_eq!(source.delete, DeleteRule::AtOnce);
         assert_eq!(source.unknown, Unknown::CatchAll);
+        assert_eq!((&source.folder, config.sub_addressing), (&Template::default(), Some('+')));
         assert_eq!(source.hosts[1].to_string(), "[::1]:110");
         assert!(source.hosts[1].uses_stls() && !source.hosts[0].uses_stls());
         assert!(config.data_dir.ends_with("data") && config.data_dir.is_absolute());
@@ -408,6 +456,7 @@ mod tests {
             ("mx = 'msgw.example'", "list them as"),
             ("kind = 5", "must be a text in quotes, not a number"),
             ("unknown = 'drop'", "is not one of: catchall, leave"),
+            ("folder = 'Mail {yaer}'", "source[1].folder: `{yaer}` is not known; the places are {u-email}"),
             ("[[source]]\nname = 'm365'\nhosts = ['x']\nmailbox = 'y'\npassword_file = 'z'", "names a source before"),
             ("[[source]]\nname = 'a b'\nhosts = ['x:0']\npassword_file = 'z'", "source[2].mailbox: missing"),
         ] {
@@ -415,6 +464,14 @@ mod tests {
             assert!(text.contains(expected), "{line}: {text}");
             assert!(!text.contains("secret-word"));
         }
+    }
+
+    #[test]
+    fn separators_of_details() {
+        let read = |text: &str| load(&format!("sub_addressing = '{text}'\n{SOURCE}")).map(|c| c.sub_addressing);
+        assert_eq!(read("-").expect("valid"), Some('-'));
+        assert_eq!(read("").expect("valid"), None);
+        assert!(read("++").is_err() && read("@").is_err() && read("a").is_err());
     }
 
     #[test]

@@ -11,4 +11,6 @@ pub mod filing;
 pub mod journal;
 pub mod octets;
 pub mod reconcile;
+pub mod refile;
 pub mod store;
+pub mod why;

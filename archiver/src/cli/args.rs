@@ -42,6 +42,8 @@ pub enum Command {
     Show(ShowArgs),
     /// The report envelopes a message came with.
     Envelope(EnvelopeArgs),
+    /// Why a message is in an archive, or is not, in plain sentences.
+    Why(WhyArgs),
     /// Write messages out as plain files with a manifest of SHA-256 sums.
     Export(ExportArgs),
     /// The store itself.
@@ -136,15 +138,54 @@ pub enum OwnerCommand {
         json: bool,
     },
     /// A new owner, or more addresses for one.
+    ///
+    /// What nobody owned under these addresses is filed in the next round, or by `owner refile`.
     Add {
         /// The owner's name: the name of the archive.
         name: String,
-        /// Addresses whose mail is filed to the owner.
-        #[arg(required = true, value_name = "ADDRESS")]
+        /// Addresses whose mail is filed to the owner; the first names folders.
+        #[arg(required_unless_present_any = ["alias", "x500"], value_name = "ADDRESS")]
         addresses: Vec<String>,
+        /// A further address: a former name, a function.
+        #[arg(long, value_name = "ADDRESS")]
+        alias: Vec<String>,
+        /// An X.500 name (legacyExchangeDN).
+        #[arg(long, value_name = "NAME")]
+        x500: Vec<String>,
         /// Full name, for people.
         #[arg(long, value_name = "TEXT")]
         full_name: Option<String>,
+    },
+    /// No more mail for an owner, or for some addresses of one. The archive stays as it is.
+    Remove {
+        /// The owner's name.
+        name: String,
+        /// Only these addresses.
+        #[arg(value_name = "ADDRESS")]
+        addresses: Vec<String>,
+    },
+    /// Owners from a table: the first line names the columns name, full_name, addresses, aliases, x500.
+    ///
+    /// Every mistake is told at once; with one, nothing is changed.
+    Import {
+        /// The table, UTF-8, cells separated by comma, semicolon or tab.
+        #[arg(value_name = "FILE.csv")]
+        file: PathBuf,
+        /// Only say what would change.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Addresses that should have an owner and have none, with their messages. Exit 1 when there are any.
+    Unowned {
+        /// JSON, one document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// File old messages to owners of addresses that nobody owned before. Looks at every report.
+    Refile {
+        /// JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -174,6 +215,19 @@ pub struct ShowArgs {
 pub struct EnvelopeArgs {
     /// The message, as `list` names it.
     pub id: String,
+    /// JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `why`.
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// The message, as `list` names it.
+    pub id: String,
+    /// An owner or an address: why is the message there, or why not?
+    #[arg(value_name = "OWNER|ADDRESS")]
+    pub whom: Option<String>,
     /// JSON.
     #[arg(long)]
     pub json: bool,

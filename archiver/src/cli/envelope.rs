@@ -59,7 +59,18 @@ fn text(envelope: &Value) -> String {
         out.push('\n');
     }
     for instance in envelope["instances"].as_array().into_iter().flatten() {
-        out.push_str(&format!("{:<14} {} / {}\n", "filed", word(&instance["owner"]), word(&instance["folder"])));
+        out.push_str(&format!("{:<14} {} / {}", "filed", word(&instance["owner"]), word(&instance["folder"])));
+        for reason in instance["because"].as_array().into_iter().flatten() {
+            let [part, address, rule] = ["part", "address", "rule"].map(|key| word(&reason[key]));
+            out.push_str(&format!(", {part} {address} (rule {rule})"));
+        }
+        if instance["filed_by"] != "collection" {
+            out.push_str(&format!(", {} on {}", word(&instance["filed_by"]), word(&instance["filed_at"])));
+        }
+        out.push('\n');
+    }
+    for address in envelope["unowned"].as_array().into_iter().flatten() {
+        out.push_str(&format!("{:<14} {}\n", "without owner", word(address)));
     }
     let receipt = &envelope["receipt"];
     if !receipt.is_null() {
@@ -70,8 +81,21 @@ fn text(envelope: &Value) -> String {
     let seen = &envelope["evidence"];
     if !seen.is_null() {
         let (ip, helo, from) = (word(&seen["ip"]), word(&seen["helo"]), word(&seen["mail_from"]));
-        out.push_str(&format!("{:<14} {ip} ({helo}), MAIL FROM <{from}>, TLS {}\n", "seen", word(&seen["tls"])));
+        out.push_str(&format!(
+            "{:<14} {ip} ({helo}), MAIL FROM <{from}>, TLS {}, {}\n",
+            "seen",
+            word(&seen["tls"]),
+            verified(&seen["verified"])
+        ));
     }
     out.push('\n');
     out
+}
+
+fn verified(value: &Value) -> &'static str {
+    match value {
+        Value::Bool(true) => "fits the source rules",
+        Value::Bool(false) => "does NOT fit the source rules",
+        _ => "no source rules",
+    }
 }

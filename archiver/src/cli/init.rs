@@ -134,6 +134,7 @@ mod tests {
             "data_dir",
             "own_domains",
             "owners_file",
+            "sub_addressing",
             "level",
             "format",
             "name",
@@ -146,6 +147,7 @@ mod tests {
             "interval",
             "delete",
             "unknown",
+            "folder",
         ] {
             let lines: Vec<&str> = TEMPLATE.lines().collect();
             let at =

@@ -17,10 +17,11 @@ pub mod serve;
 pub mod show;
 pub mod status;
 pub mod store;
+pub mod why;
 
 pub use args::{
     Cli, Command, EnvelopeArgs, ExportArgs, ExportFormat, InitArgs, InspectArgs, ListArgs, OwnerCommand, ProfileArg,
-    ReconcileArgs, RunArgs, ServeArgs, ShowArgs, StatusArgs, StoreCommand,
+    ReconcileArgs, RunArgs, ServeArgs, ShowArgs, StatusArgs, StoreCommand, WhyArgs,
 };
 
 use crate::config::ArchiverConfig;
@@ -49,6 +50,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::List(args) => list::run(config, args),
         Command::Show(args) => show::run(config, args),
         Command::Envelope(args) => envelope::run(config, args),
+        Command::Why(args) => why::run(config, args),
         Command::Export(args) => export::run(config, args),
         Command::Store(command) => store::run(config, command),
         Command::Reconcile(args) => reconcile::run(config, args),

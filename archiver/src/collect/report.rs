@@ -2,7 +2,10 @@
 
 use crate::store::{Outcome, Pending};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
+/// Addresses that are named of messages left.
+const MAX_ADDRESSES: usize = 1000;
 /// Sentences kept per host; the rest is counted.
 const MAX_PROBLEMS: usize = 100;
 
@@ -21,6 +24,10 @@ pub struct Report {
     pub catchall: u64,
     /// Messages that stay in the source because they concern no owner.
     pub left: u64,
+    /// Addresses of those that should have an owner, with how many messages each; the first thousand.
+    pub left_unowned: BTreeMap<String, u64>,
+    /// Appearances of older messages that were filed to owners who are there now.
+    pub refiled: u64,
     /// Of those collected: kept whole and filed nowhere.
     pub dead_letters: u64,
     /// Messages the source removed after they were stored.
@@ -75,6 +82,16 @@ impl Report {
         }
     }
 
+    /// Counts a message that stays in its source, with its addresses that should have an owner.
+    pub fn leave(&mut self, unowned: &[String]) {
+        self.left += 1;
+        for address in unowned {
+            if self.left_unowned.len() < MAX_ADDRESSES || self.left_unowned.contains_key(address) {
+                *self.left_unowned.entry(address.clone()).or_default() += 1;
+            }
+        }
+    }
+
     /// Whether a person should look.
     #[must_use]
     pub fn needs_attention(&self) -> bool {
@@ -104,6 +121,15 @@ impl Report {
             self.bytes_in,
             self.bytes_stored
         );
+        if self.refiled > 0 {
+            line += &format!(", {} older appearances filed to new owners", self.refiled);
+        }
+        if !self.left_unowned.is_empty() {
+            let addresses: Vec<&str> = self.left_unowned.keys().take(10).map(String::as_str).collect();
+            let more = self.left_unowned.len() - addresses.len();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            line += &format!(", left for want of an owner: {}{more}", addresses.join(", "));
+        }
         if self.held > 0 {
             line += &format!(", {} kept but not deleted", self.held);
         }

@@ -9,9 +9,10 @@ use super::{
     visit::{Tools, Visit, VisitError},
 };
 use crate::{
-    config::{ArchiverConfig, Source, Unknown},
-    filing::{self, Owners, Rules},
+    config::{ArchiverConfig, Source},
+    filing::Owners,
     octets::Staging,
+    refile::{Reach, Refiled, refile},
     store::{Store, Unlock, UnlockKey},
 };
 use postkeep_shared::{
@@ -83,13 +84,11 @@ impl Rounds {
     pub async fn round(&mut self, prepared: &Prepared) -> Result<Report, Failure> {
         let source = &prepared.source;
         let owners = Owners::load(&self.config.owners_file)?;
-        let unknown = match source.unknown {
-            Unknown::CatchAll => filing::Unknown::CatchAll,
-            Unknown::Leave => filing::Unknown::Leave,
-        };
-        let rules = Rules { own_domains: self.config.own_domains.clone(), unknown };
+        let refiled = self.refile(&owners)?;
+        let rules = self.config.rules(&source.name);
         let rules_digest = Digest::of(format!("{}\n{:?}", owners.to_toml(), rules).as_bytes());
         let mut report = Report::new(&source.name);
+        report.refiled = refiled.instances;
         for host in &source.hosts {
             if self.shutdown.is_fired() {
                 break;
@@ -121,6 +120,30 @@ impl Rounds {
         }
         self.state.flush()?;
         Ok(report)
+    }
+
+    /// Files what waits for owners who are there now; does nothing when nothing changed since the last time.
+    fn refile(&mut self, owners: &Owners) -> Result<Refiled, Failure> {
+        let config = &self.config;
+        let sources = config.sources.iter().map(|source| config.rules(&source.name)).collect::<Vec<_>>();
+        let digest = Digest::of(format!("{}\n{:?}\n{sources:?}", owners.to_toml(), config.rules("")).as_bytes());
+        if self.state.is_refiled(digest)? {
+            return Ok(Refiled::default());
+        }
+        let (store, shutdown) = (&mut self.store, &self.shutdown);
+        let work = || refile(store, owners, &|source| config.rules(source), Reach::Waiting, &|| shutdown.is_fired());
+        let done = tokio::task::block_in_place(work)?;
+        if done.instances > 0 {
+            tracing::info!(
+                "{} appearances of {} older reports were filed to owners who are there now",
+                done.instances,
+                done.changed
+            );
+        }
+        if !self.shutdown.is_fired() {
+            self.state.set_refiled(digest)?;
+        }
+        Ok(done)
     }
 
     fn see(&self, source: &Source, here: &HostReport) -> Result<(), Failure> {

@@ -128,21 +128,42 @@ impl State {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
-    /// Remembers that a message was left in its source under these rules.
+    /// Remembers that a message was left in its source under these rules, and which addresses of it should have an
+    /// owner.
     ///
     /// # Errors
     /// Writing the state.
-    pub fn leave(&self, source: &str, uidl: &str, rules: Digest) -> Result<(), Failure> {
-        self.left.insert(key(&[source, uidl]), rules.0.as_slice()).map_err(failure)?;
+    pub fn leave(&self, source: &str, uidl: &str, rules: Digest, unowned: &[String]) -> Result<(), Failure> {
+        let value = [rules.0.as_slice(), unowned.join("\n").as_bytes()].concat();
+        self.left.insert(key(&[source, uidl]), value).map_err(failure)?;
         Ok(())
     }
 
-    /// Whether a message was left under the same rules: it need not be fetched again.
+    /// The addresses without owner of a message that was left under the same rules: it need not be fetched again.
     ///
     /// # Errors
     /// Reading the state.
-    pub fn is_left(&self, source: &str, uidl: &str, rules: Digest) -> Result<bool, Failure> {
-        Ok(self.left.get(key(&[source, uidl])).map_err(failure)?.is_some_and(|known| known.as_ref() == rules.0))
+    pub fn left(&self, source: &str, uidl: &str, rules: Digest) -> Result<Option<Vec<String>>, Failure> {
+        let value = self.left.get(key(&[source, uidl])).map_err(failure)?;
+        let addresses = value.as_ref().and_then(|value| value.strip_prefix(rules.0.as_slice()));
+        Ok(addresses.map(|text| String::from_utf8_lossy(text).lines().map(str::to_owned).collect()))
+    }
+
+    /// Remembers that old messages were filed anew under these owners and rules.
+    ///
+    /// # Errors
+    /// Writing the state.
+    pub fn set_refiled(&self, rules: Digest) -> Result<(), Failure> {
+        self.db.insert(b"refiled", rules.0.as_slice()).map_err(failure)?;
+        Ok(())
+    }
+
+    /// Whether old messages were filed anew under the same owners and rules.
+    ///
+    /// # Errors
+    /// Reading the state.
+    pub fn is_refiled(&self, rules: Digest) -> Result<bool, Failure> {
+        Ok(self.db.get(b"refiled").map_err(failure)?.is_some_and(|known| known.as_ref() == rules.0))
     }
 
     /// Writes what is remembered out.
@@ -181,15 +202,18 @@ mod tests {
         let rules = Digest([1; 32]);
         {
             let state = State::open(&dir, &LocalDisk).expect("opens");
-            state.leave("a", "b", rules).expect("writes");
+            state.leave("a", "b", rules, &["zoe@a.example".into()]).expect("writes");
+            assert!(!state.is_refiled(rules).expect("reads"));
+            state.set_refiled(rules).expect("writes");
             state.set_waiting("a", "h:995", &["x".into(), "y".into()]).expect("writes");
             state.see("a", "h:995", &Seen { time_ms: 5, ..Seen::default() }).expect("writes");
             state.flush().expect("writes");
         }
         let state = State::open(&dir, &LocalDisk).expect("opens");
-        assert!(state.is_left("a", "b", rules).expect("reads"));
-        assert!(!state.is_left("a", "b", Digest([2; 32])).expect("reads"));
-        assert!(!state.is_left("ab", "", rules).expect("reads"));
+        assert_eq!(state.left("a", "b", rules).expect("reads"), Some(vec!["zoe@a.example".into()]));
+        assert_eq!(state.left("a", "b", Digest([2; 32])).expect("reads"), None);
+        assert_eq!(state.left("ab", "", rules).expect("reads"), None);
+        assert!(state.is_refiled(rules).expect("reads") && !state.is_refiled(Digest([2; 32])).expect("reads"));
         assert_eq!(state.waiting("a", "h:995").expect("reads"), ["x", "y"]);
         assert_eq!(state.seen("a", "h:995").expect("reads").map(|s| s.time_ms), Some(5));
     }

@@ -259,10 +259,10 @@ impl<'a> Visit<'a> {
                     self.problem(format!("message {name} was stored without a receipt that holds; it stays"));
                 }
                 Some(before) => items.push(Item { listed, before: Some(Box::new(before)) }),
-                None if self.tools.state.is_left(&self.source.name, &name, self.tools.rules_digest)? => {
-                    self.report.left += 1;
-                }
-                None => items.push(Item { listed, before: None }),
+                None => match self.tools.state.left(&self.source.name, &name, self.tools.rules_digest)? {
+                    Some(unowned) => self.report.leave(&unowned),
+                    None => items.push(Item { listed, before: None }),
+                },
             }
         }
         Ok((known, items))
@@ -464,8 +464,8 @@ impl<'a> Visit<'a> {
         let verdict = journal::examine(&raw, &context).map_err(staging)?;
         let plan = plan(&verdict, self.tools.owners, self.tools.rules);
         if plan.leave {
-            self.report.left += 1;
-            self.tools.state.leave(&self.source.name, &listed.name(), self.tools.rules_digest)?;
+            self.report.leave(&plan.unowned);
+            self.tools.state.leave(&self.source.name, &listed.name(), self.tools.rules_digest, &plan.unowned)?;
             return Ok(None);
         }
         let report = NewReport {

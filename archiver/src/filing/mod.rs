@@ -4,9 +4,19 @@
 //! mail was redirected are metadata (journal-formats §1.7): they have a line of their own when they keep a copy.
 
 mod address;
+mod csv;
+mod edit;
 mod owners;
 mod plan;
+mod reason;
+mod template;
 
-pub use address::{domain, normalise};
-pub use owners::{Owner, Owners};
-pub use plan::{CATCH_ALL, FOLDER_INCOMING, FOLDER_OUTGOING, FOLDER_UNKNOWN, Instance, Plan, Rules, Unknown, plan};
+pub use address::{domain, encapsulated, is_x500, normalise, without_detail};
+pub use csv::read_csv;
+pub use edit::edited;
+pub use owners::{Found, Owner, Owners};
+pub use plan::{
+    CATCH_ALL, Envelope, FOLDER_INCOMING, FOLDER_OUTGOING, FOLDER_UNKNOWN, Instance, Plan, Rules, Unknown, plan,
+};
+pub use reason::{Part, Reason, Rule};
+pub use template::{Direction, Template, Values};

@@ -1,26 +1,59 @@
 //! The owners file: who has an archive, and under which addresses.
 
-use super::normalise;
-use postkeep_shared::{
-    config::{ConfigError, Mistake},
-    disk::{self, Disk, DiskError},
-};
+use super::{Rule, encapsulated, is_x500, normalise, without_detail};
+use postkeep_shared::config::{ConfigError, Mistake};
 use serde::Serialize;
 use std::{collections::HashMap, path::Path};
 
 /// Octets of an owners file at most: a directory of 300,000 people.
 const MAX_FILE: u64 = 64 * 1024 * 1024;
+/// The keys of an owner.
+const KEYS: [&str; 5] = ["name", "full_name", "addresses", "aliases", "x500"];
 
 /// A person or function whose archive exists.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Owner {
     /// The name of the archive: no blanks, no path separators, does not begin with `@`.
     pub name: String,
     /// The name people use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub full_name: Option<String>,
-    /// In the spelling of the file.
+    /// In the spelling of the file; the first names folders (`{u-email}`).
     pub addresses: Vec<String>,
+    /// Further addresses: former names, functions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// X.500 names (`legacyExchangeDN`), for senders and recipients that Exchange writes that way.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub x500: Vec<String>,
+}
+
+impl Owner {
+    /// An owner with these addresses.
+    pub fn new<'a>(name: &str, addresses: impl IntoIterator<Item = &'a str>) -> Self {
+        let addresses = addresses.into_iter().map(str::to_owned).collect();
+        Self { name: name.to_owned(), addresses, ..Self::default() }
+    }
+
+    /// Everything the owner is found by.
+    pub fn all_addresses(&self) -> impl Iterator<Item = &str> {
+        self.addresses.iter().chain(&self.aliases).chain(&self.x500).map(String::as_str)
+    }
+
+    fn lists(&mut self) -> [&mut Vec<String>; 3] {
+        [&mut self.addresses, &mut self.aliases, &mut self.x500]
+    }
+}
+
+/// An owner of an address, and the rule that says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found<'a> {
+    /// Who.
+    pub owner: &'a Owner,
+    /// By which rule.
+    pub rule: Rule,
+    /// The owner's address that was found, in the spelling that is compared, where it is not the one that was asked for.
+    pub via: Option<String>,
 }
 
 /// Every owner, findable by address. A shared address finds several.
@@ -28,7 +61,7 @@ pub struct Owner {
 pub struct Owners {
     list: Vec<Owner>,
     by_name: HashMap<String, usize>,
-    by_address: HashMap<String, Vec<usize>>,
+    by_address: HashMap<String, Vec<(usize, Rule)>>,
 }
 
 impl Owners {
@@ -37,10 +70,19 @@ impl Owners {
     /// # Errors
     /// [`ConfigError`] with every mistake of the file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_text(path).map(|(owners, _)| owners)
+    }
+
+    /// Reads `owners.toml` and gives its text too.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every mistake of the file.
+    pub fn load_text(path: &Path) -> Result<(Self, String), ConfigError> {
         let file_mistake =
             |text: String| ConfigError { file: path.to_owned(), mistakes: vec![Mistake { key: String::new(), text }] };
         let text = read(path).map_err(file_mistake)?;
-        Self::parse(&text).map_err(|mistakes| ConfigError { file: path.to_owned(), mistakes })
+        let owners = Self::parse(&text).map_err(|mistakes| ConfigError { file: path.to_owned(), mistakes })?;
+        Ok((owners, text))
     }
 
     /// Reads the text of an owners file.
@@ -72,60 +114,133 @@ impl Owners {
         self.by_name.get(&name.to_lowercase()).and_then(|index| self.list.get(*index))
     }
 
-    /// Everyone who has this address.
+    /// Everyone who has this address. Asked in turn, the first that finds somebody counts: the address as it is; the
+    /// X.500 name encapsulated in it; the address without the detail behind `separator`.
     #[must_use]
-    pub fn find(&self, address: &str) -> Vec<&Owner> {
-        let found = self.by_address.get(&normalise(address));
-        found.into_iter().flatten().filter_map(|index| self.list.get(*index)).collect()
+    pub fn find(&self, address: &str, separator: Option<char>) -> Vec<Found<'_>> {
+        let asked = normalise(address);
+        let found = self.exactly(&asked, None, None);
+        if !found.is_empty() {
+            return found;
+        }
+        if let Some(name) = encapsulated(&asked) {
+            return self.exactly(&name, Some(Rule::X500), Some(&name));
+        }
+        match separator.and_then(|separator| without_detail(&asked, separator)) {
+            Some(plain) => self.exactly(&plain, Some(Rule::SubAddress), Some(&plain)),
+            None => found,
+        }
+    }
+
+    fn exactly(&self, spelling: &str, rule: Option<Rule>, via: Option<&str>) -> Vec<Found<'_>> {
+        let found = self.by_address.get(spelling).into_iter().flatten();
+        let found = found.filter_map(|(index, own)| Some((self.list.get(*index)?, *own)));
+        found.map(|(owner, own)| Found { owner, rule: rule.unwrap_or(own), via: via.map(str::to_owned) }).collect()
     }
 
     /// Adds an owner, or addresses to one that is there.
     ///
     /// # Errors
     /// A sentence that names what is wrong with name or addresses; nothing was changed then.
-    pub fn add(&mut self, owner: Owner) -> Result<(), String> {
+    pub fn add(&mut self, mut owner: Owner) -> Result<(), String> {
         check_name(&owner.name)?;
-        owner.addresses.iter().try_for_each(|a| check_address(a))?;
+        owner.all_addresses().try_for_each(check_address)?;
         let index = *self.by_name.entry(owner.name.to_lowercase()).or_insert(self.list.len());
         if index == self.list.len() {
-            self.list.push(Owner { name: owner.name, full_name: None, addresses: Vec::new() });
+            self.list.push(Owner { name: owner.name.clone(), ..Owner::default() });
         }
-        for address in owner.addresses {
-            let known = self.by_address.entry(normalise(&address)).or_default();
-            if !known.contains(&index) {
-                known.push(index);
-                self.list.get_mut(index).into_iter().for_each(|o| o.addresses.push(address.clone()));
+        let Some(known) = self.list.get_mut(index) else { return Ok(()) };
+        let rules = [Rule::Address, Rule::Alias, Rule::X500];
+        for ((from, to), rule) in owner.lists().into_iter().zip(known.lists()).zip(rules) {
+            for address in from.drain(..) {
+                let rule = if is_x500(&normalise(&address)) { Rule::X500 } else { rule };
+                let owning = self.by_address.entry(normalise(&address)).or_default();
+                if !owning.iter().any(|(other, _)| *other == index) {
+                    owning.push((index, rule));
+                    to.push(address);
+                }
             }
         }
-        if let (Some(named), Some(full_name)) = (self.list.get_mut(index), owner.full_name) {
-            named.full_name = Some(full_name);
+        if owner.full_name.is_some() {
+            known.full_name = owner.full_name;
         }
         Ok(())
     }
 
-    /// Writes `owners.toml`, durably and whole. Comments of a file written by hand do not survive.
+    /// Takes an owner out; what is in the archive stays there.
     ///
     /// # Errors
-    /// [`DiskError`].
-    pub fn save(&self, path: &Path, disk: &dyn Disk) -> Result<(), DiskError> {
-        disk::replace_file(disk, path, self.to_toml().as_bytes())
+    /// A sentence when there is none of this name.
+    pub fn remove(&mut self, name: &str) -> Result<Owner, String> {
+        let there = self.named(name).cloned();
+        let owner = there.ok_or_else(|| format!("there is no owner `{name}`; see `owner list`"))?;
+        self.list.retain(|other| other.name != owner.name);
+        self.index();
+        Ok(owner)
     }
 
-    /// The text of the owners file.
+    /// Takes addresses from an owner.
+    ///
+    /// # Errors
+    /// A sentence when the owner is not there or has not got one of them; nothing was changed then.
+    pub fn remove_addresses(&mut self, name: &str, addresses: &[String]) -> Result<(), String> {
+        let none = || format!("there is no owner `{name}`; see `owner list`");
+        let index = *self.by_name.get(&name.to_lowercase()).ok_or_else(none)?;
+        let owner = self.list.get_mut(index).ok_or_else(none)?;
+        let gone: Vec<String> = addresses.iter().map(|address| normalise(address)).collect();
+        for (address, spelling) in addresses.iter().zip(&gone) {
+            if !owner.all_addresses().any(|has| normalise(has) == *spelling) {
+                return Err(format!("`{name}` has no address `{address}`; see `owner list`"));
+            }
+        }
+        owner.lists().into_iter().for_each(|list| list.retain(|address| !gone.contains(&normalise(address))));
+        self.index();
+        Ok(())
+    }
+
+    fn index(&mut self) {
+        let list = std::mem::take(&mut self.list);
+        *self = Self::default();
+        for owner in list {
+            // Checked when it came in.
+            let _ = self.add(owner);
+        }
+    }
+
+    /// The text of an owners file.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        let mut text = String::from("# Owners: whose archive exists, and under which addresses.\n");
-        for owner in &self.list {
-            let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
-            text += &format!("\n[[owner]]\nname = {}\n", quoted(&owner.name));
-            if let Some(full_name) = &owner.full_name {
-                text += &format!("full_name = {}\n", quoted(full_name));
+        let tables: String = self.list.iter().map(Owner::to_toml).collect();
+        format!("# Owners: whose archive exists, and under which addresses.\n{tables}")
+    }
+}
+
+impl Owner {
+    /// The table of this owner, an empty line before it.
+    pub(super) fn to_toml(&self) -> String {
+        let mut text = format!("\n[[owner]]\nname = {}\n", quoted(&self.name));
+        if let Some(full_name) = &self.full_name {
+            text += &format!("full_name = {}\n", quoted(full_name));
+        }
+        text += &format!("addresses = {}\n", quoted_list(&self.addresses));
+        for (key, list) in [("aliases", &self.aliases), ("x500", &self.x500)] {
+            if !list.is_empty() {
+                text += &format!("{key} = {}\n", quoted_list(list));
             }
-            let addresses: Vec<String> = owner.addresses.iter().map(|a| quoted(a)).collect();
-            text += &format!("addresses = [{}]\n", addresses.join(", "));
         }
         text
     }
+}
+
+/// A text as TOML writes it.
+pub(super) fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// A list of texts as TOML writes it.
+pub(super) fn quoted_list(list: &[String]) -> String {
+    let quoted: Vec<String> = list.iter().map(|text| quoted(text)).collect();
+    format!("[{}]", quoted.join(", "))
 }
 
 fn read(path: &Path) -> Result<String, String> {
@@ -146,7 +261,7 @@ fn read(path: &Path) -> Result<String, String> {
 }
 
 /// Names are shown, typed and used as folder names on export.
-fn check_name(name: &str) -> Result<(), String> {
+pub(super) fn check_name(name: &str) -> Result<(), String> {
     let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '\\' | ':' | '\0');
     match name {
         "" => Err("name is empty; give the owner a name".into()),
@@ -161,9 +276,9 @@ fn check_name(name: &str) -> Result<(), String> {
 }
 
 /// An address of SMTP or of X.500; both come in envelopes.
-fn check_address(address: &str) -> Result<(), String> {
+pub(super) fn check_address(address: &str) -> Result<(), String> {
     let spelling = normalise(address);
-    let x500 = spelling.starts_with("/o=");
+    let x500 = is_x500(&spelling);
     let control = spelling.chars().any(char::is_control);
     let smtp = spelling.rsplit_once('@').is_some_and(|(local, domain)| {
         !local.is_empty()
@@ -203,15 +318,18 @@ impl Reader {
         let Some(table) = item.as_table() else {
             return self.mistake(place, "must be a table headed [[owner]]");
         };
-        for key in table.keys().filter(|k| !["name", "full_name", "addresses"].contains(&k.as_str())) {
-            self.mistake(format!("{place}.{key}"), "unknown key; an owner has name, full_name and addresses");
+        for key in table.keys().filter(|k| !KEYS.contains(&k.as_str())) {
+            self.mistake(format!("{place}.{key}"), format!("unknown key; an owner has {}", KEYS.join(", ")));
         }
         let name = self.text(place, table, "name");
         if name.is_none() && !table.contains_key("name") {
             self.mistake(format!("{place}.name"), "missing; add it");
         }
         let full_name = self.text(place, table, "full_name");
-        let addresses = self.addresses(place, table);
+        if !table.contains_key("addresses") {
+            self.mistake(format!("{place}.addresses"), "missing; add it, like [\"ann@aurora.example\"]");
+        }
+        let [addresses, aliases, x500] = ["addresses", "aliases", "x500"].map(|key| self.list(place, table, key));
         let Some(name) = name else { return };
         if let Err(text) = check_name(&name) {
             return self.mistake(format!("{place}.name"), text);
@@ -219,7 +337,7 @@ impl Reader {
         if self.owners.named(&name).is_some() {
             return self.mistake(format!("{place}.name"), format!("`{name}` is there twice; join the two tables"));
         }
-        if let Err(text) = self.owners.add(Owner { name, full_name, addresses }) {
+        if let Err(text) = self.owners.add(Owner { name, full_name, addresses, aliases, x500 }) {
             self.mistake(place, text);
         }
     }
@@ -234,24 +352,23 @@ impl Reader {
         }
     }
 
-    fn addresses(&mut self, place: &str, table: &toml::Table) -> Vec<String> {
-        let key = format!("{place}.addresses");
-        match table.get("addresses") {
-            None => self.mistake(key, "missing; add it, like [\"ann@aurora.example\"]"),
+    fn list(&mut self, place: &str, table: &toml::Table, key: &str) -> Vec<String> {
+        let place = format!("{place}.{key}");
+        let mut good = Vec::new();
+        match table.get(key) {
+            None => {}
             Some(toml::Value::Array(items)) => {
-                let mut good = Vec::new();
                 for (i, item) in items.iter().enumerate() {
                     match item.as_str().map(|a| (a, check_address(a))) {
                         Some((address, Ok(()))) => good.push(address.to_owned()),
-                        Some((_, Err(text))) => self.mistake(format!("{key}[{}]", i + 1), text),
-                        None => self.mistake(format!("{key}[{}]", i + 1), "must be a text in quotes"),
+                        Some((_, Err(text))) => self.mistake(format!("{place}[{}]", i + 1), text),
+                        None => self.mistake(format!("{place}[{}]", i + 1), "must be a text in quotes"),
                     }
                 }
-                return good;
             }
-            Some(_) => self.mistake(key, "must be a list of texts, like [\"ann@aurora.example\"]"),
+            Some(_) => self.mistake(place, "must be a list of texts, like [\"ann@aurora.example\"]"),
         }
-        Vec::new()
+        good
     }
 }
 
@@ -259,13 +376,8 @@ impl Reader {
 mod tests {
     use super::*;
 
-    fn owner(name: &str, addresses: &[&str]) -> Owner {
-        let addresses = addresses.iter().map(|a| (*a).to_owned()).collect();
-        Owner { name: name.to_owned(), full_name: None, addresses }
-    }
-
     fn names(owners: &Owners, address: &str) -> Vec<String> {
-        owners.find(address).into_iter().map(|o| o.name.clone()).collect()
+        owners.find(address, Some('+')).into_iter().map(|found| found.owner.name.clone()).collect()
     }
 
     #[test]
@@ -304,26 +416,59 @@ mod tests {
     }
 
     #[test]
-    fn what_is_saved_is_read() {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let path = folder.path().join("owners.toml");
+    fn the_rule_that_found_an_owner_is_told() {
+        let text = "[[owner]]\nname = \"ann\"\naddresses = [\"ann@a.example\", \"/o=A/cn=first\"]\n\
+                    aliases = [\"a.b@a.example\", \"ann+own@a.example\"]\nx500 = [\"/O=A/OU=Ex change/CN=Ann\"]\n\
+                    [[owner]]\nname = \"bob\"\naddresses = [\"ann@a.example\"]\n";
+        let owners = Owners::parse(text).expect("valid");
+        for (address, rule, via, who) in [
+            ("Ann@A.EXAMPLE", Rule::Address, None, 2),
+            ("a.b@a.example", Rule::Alias, None, 1),
+            ("ann+own@a.example", Rule::Alias, None, 1),
+            ("ann+Other+x@a.example", Rule::SubAddress, Some("ann@a.example"), 2),
+            ("/o=a/ou=ex change/cn=ann", Rule::X500, None, 1),
+            ("/o=a/cn=FIRST", Rule::X500, None, 1),
+            ("IMCEAEX-_o=A_ou=Ex+20change_cn=Ann@a.example", Rule::X500, Some("/o=a/ou=ex change/cn=ann"), 1),
+        ] {
+            let found = owners.find(address, Some('+'));
+            assert_eq!(found.len(), who, "{address}");
+            assert_eq!((found[0].rule, found[0].via.as_deref()), (rule, via), "{address}");
+        }
+        for address in ["a.b@other.example", "IMCEAEX-_o=B@a.example", "+x@a.example", ""] {
+            assert!(names(&owners, address).is_empty(), "{address}");
+        }
+        assert!(owners.find("ann+x@a.example", None).is_empty(), "no rule, no detail");
+        assert_eq!(owners.find("ann-x@a.example", Some('-')).len(), 2);
+    }
+
+    #[test]
+    fn owners_and_addresses_come_and_go() {
         let mut owners = Owners::default();
-        owners.add(owner("ann", &["ann@a.example"])).expect("valid");
-        owners.add(owner("x500", &["/o=Org/ou=\"x\"/cn=b", "\"a b\"@a.example"])).expect("valid");
-        owners
-            .add(Owner { full_name: Some("Ann \"B\"".into()), ..owner("ANN", &["a@a.example", "Ann@a.example"]) })
-            .expect("valid");
-        owners.save(&path, &postkeep_shared::disk::LocalDisk).expect("writes");
-        let read = Owners::load(&path).expect("valid");
+        owners.add(Owner::new("ann", ["ann@a.example"])).expect("valid");
+        owners.add(Owner::new("x500", ["/o=Org/ou=\"x\"/cn=b", "\"a b\"@a.example"])).expect("valid");
+        let more = Owner { full_name: Some("Ann \"B\"".into()), ..Owner::new("ANN", ["a@a.example", "Ann@a.example"]) };
+        owners.add(Owner { aliases: vec!["a@a.example".into(), "old@a.example".into()], ..more }).expect("valid");
+        let read = Owners::parse(&owners.to_toml()).expect("valid");
         assert_eq!(read.all(), owners.all());
         assert_eq!(read.all()[0].addresses, ["ann@a.example", "a@a.example"]);
-        assert_eq!(read.all()[0].full_name.as_deref(), Some("Ann \"B\""));
-        for bad in
-            [owner("", &[]), owner("a b", &[]), owner("../x", &[]), owner("ok", &["nobody"]), owner("ok", &["a b@x"])]
-        {
+        assert_eq!((read.all()[0].full_name.as_deref(), read.all()[0].aliases.len()), (Some("Ann \"B\""), 1));
+        for bad in [
+            Owner::new("", []),
+            Owner::new("a b", []),
+            Owner::new("../x", []),
+            Owner::new("ok", ["nobody"]),
+            Owner::new("ok", ["a b@x"]),
+        ] {
             assert!(owners.add(bad.clone()).is_err(), "{bad:?}");
         }
-        assert_eq!(read.all(), owners.all(), "a refused owner changes nothing");
+        let gone = vec!["A@a.example".to_owned(), "zoe@a.example".to_owned()];
+        assert!(owners.remove_addresses("ann", &gone).is_err() && owners.remove("zoe").is_err());
+        assert_eq!(read.all(), owners.all(), "what is refused changes nothing");
+        owners.remove_addresses("Ann", &gone[..1]).expect("has it");
+        assert!(names(&owners, "a@a.example").is_empty() && names(&owners, "old@a.example") == ["ann"]);
+        assert_eq!(owners.remove("x500").expect("is there").addresses.len(), 2);
+        assert_eq!(owners.all().len(), 1);
+        let folder = tempfile::tempdir().expect("temporary folder");
         assert!(Owners::load(folder.path()).is_err() && Owners::load(&folder.path().join("no")).is_err());
     }
 }

@@ -52,6 +52,7 @@ pub(super) fn examine(octets: &dyn Octets, header: &Header, context: &Context) -
         content: Some(Content::Range(0..octets.len())),
         alternates: Vec::new(),
         embedded_size: None,
+        date: None,
     }
 }
 

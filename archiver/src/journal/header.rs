@@ -88,6 +88,12 @@ impl Header {
         self.first("message-id").map(str::to_owned)
     }
 
+    /// The first Date, seconds since 1970-01-01 UTC.
+    pub(super) fn date(&self) -> Option<i64> {
+        let date = mail_parser::DateTime::parse_rfc822(self.first("date")?)?;
+        Some(date.to_timestamp())
+    }
+
     /// The Subject, its encoded words decoded (RFC 2047).
     pub(super) fn subject(&self) -> Option<String> {
         self.first("subject").map(text::decode_words)

@@ -93,6 +93,10 @@ pub fn examine(message: &dyn Octets, context: &Context) -> io::Result<Verdict> {
         verdict.alternates.clear();
         verdict.embedded_size = None;
     }
+    if let Some(content) = &verdict.content {
+        let octets = content.octets(message)?;
+        verdict.date = Header::read(&*octets, 0..octets.len())?.date();
+    }
     Ok(verdict)
 }
 

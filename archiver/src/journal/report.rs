@@ -70,6 +70,7 @@ impl Unwrapped {
             content,
             alternates: self.alternates,
             embedded_size: self.embedded_size,
+            date: None,
         }
     }
 

@@ -97,4 +97,6 @@ pub struct Verdict {
     pub alternates: Vec<(Role, Content)>,
     /// Octets of the embedded message, where the content is one.
     pub embedded_size: Option<u64>,
+    /// The content's own date, seconds since 1970-01-01 UTC; `None` when it has none that can be read.
+    pub date: Option<i64>,
 }

@@ -65,6 +65,7 @@ fn verdict(octets: &dyn Octets, header: &Header, message: Option<Message>, close
         content,
         alternates: Vec::new(),
         embedded_size: size,
+        date: None,
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
         AlternateRecord, InstanceRecord, LedgerRecord, MessageRecord, RawRecord, Record, ReportRecord, Summary,
         encode_entry,
     },
+    format::record::Content as RecordContent,
     header::summarise,
     index::{MessageEntry, apply, has_ledger},
     recipe::Hex,
@@ -14,7 +15,7 @@ use super::{
     write::Writer,
 };
 use crate::{
-    journal::{Content, Handling},
+    journal::{Content, Handling, Verdict},
     octets::Octets,
 };
 use postkeep_shared::{
@@ -47,7 +48,7 @@ impl Store {
 
     fn add_report(&mut self, report: &NewReport<'_>) -> StoreResult<Pending> {
         check_digest(report)?;
-        let taken = self.take_apart(report)?;
+        let taken = self.take_apart(report.raw, report.raw_sha256, report.verdict)?;
         let Taken { message, alternates, messages, raw, stored } = taken;
         let outcome = outcome(report, message.is_some());
         let record = ReportRecord {
@@ -115,23 +116,25 @@ impl Store {
     }
 
     /// Puts a record behind those that wait. Returns its number and how many appearances it adds.
-    fn put_record(&mut self, record: &Record) -> StoreResult<(u64, u64)> {
+    pub(super) fn put_record(&mut self, record: &Record) -> StoreResult<(u64, u64)> {
         let number = self.head.number + self.payloads.len() as u64 + 1;
         let payload = serde_json::to_vec(record).map_err(|e| StoreError::Failed(e.to_string()))?;
+        // Nothing was changed yet: the report stays where it is, and everything else goes on.
+        let payload = RecordContent::new(payload).ok_or_else(too_large)?;
         let mut view = View { catalog: &*self.catalog, batch: &mut self.batch, keys: &self.keys };
         let fresh = apply(&mut view, &mut self.totals, number, record)?;
         self.payloads.push(payload);
         Ok((number, fresh))
     }
 
-    fn take_apart(&mut self, report: &NewReport<'_>) -> StoreResult<Taken> {
+    pub(super) fn take_apart(&mut self, raw: &dyn Octets, sha256: Digest, verdict: &Verdict) -> StoreResult<Taken> {
         let heal = self.heal;
         let mut view = View { catalog: &*self.catalog, batch: &mut self.batch, keys: &self.keys };
         let mut writer = Writer { view: &mut view, packs: &mut self.packs, heal, stored: 0 };
         let mut messages = Vec::new();
         let mut embedded: Vec<(Range<u64>, [u8; 16])> = Vec::new();
         let mut keep = |writer: &mut Writer<'_, '_>, content: &Content| -> StoreResult<Summary> {
-            let octets = content.octets(report.raw)?;
+            let octets = content.octets(raw)?;
             let (summary, new) = store_message(writer, &*octets, &messages)?;
             messages.extend(new);
             if let Content::Range(range) = content {
@@ -139,14 +142,14 @@ impl Store {
             }
             Ok(summary)
         };
-        let message = report.verdict.content.as_ref().map(|content| keep(&mut writer, content)).transpose()?;
+        let message = verdict.content.as_ref().map(|content| keep(&mut writer, content)).transpose()?;
         let mut alternates = Vec::new();
-        for (role, content) in &report.verdict.alternates {
+        for (role, content) in &verdict.alternates {
             let summary = keep(&mut writer, content)?;
             alternates.push(AlternateRecord { role: *role, message: summary.id });
         }
-        let recipe = writer.store(report.raw, &embedded)?;
-        let raw = RawRecord { sha256: Hex(report.raw_sha256.0), size: report.raw.len(), recipe };
+        let recipe = writer.store(raw, &embedded)?;
+        let raw = RawRecord { sha256: Hex(sha256.0), size: raw.len(), recipe };
         Ok(Taken { message, alternates, messages, raw, stored: writer.stored })
     }
 
@@ -228,7 +231,7 @@ impl Store {
         result.map(|()| Some(receipt))
     }
 
-    fn check_writable(&self) -> StoreResult<()> {
+    pub(super) fn check_writable(&self) -> StoreResult<()> {
         match &self.failed {
             Some(reason) => Err(StoreError::Failed(reason.clone())),
             None if !self.writable => Err(StoreError::ReadOnly),
@@ -237,7 +240,7 @@ impl Store {
     }
 
     /// After any error but one of the given message, what the files hold is not known any more.
-    fn fail_on<T>(&mut self, result: StoreResult<T>) -> StoreResult<T> {
+    pub(super) fn fail_on<T>(&mut self, result: StoreResult<T>) -> StoreResult<T> {
         if let Err(error) = &result
             && !error.is_input()
         {
@@ -247,12 +250,18 @@ impl Store {
     }
 }
 
-struct Taken {
-    message: Option<Summary>,
-    alternates: Vec<AlternateRecord>,
-    messages: Vec<MessageRecord>,
+pub(super) struct Taken {
+    pub(super) message: Option<Summary>,
+    pub(super) alternates: Vec<AlternateRecord>,
+    pub(super) messages: Vec<MessageRecord>,
     raw: RawRecord,
     stored: u64,
+}
+
+fn too_large() -> StoreError {
+    let text =
+        "its envelope does not fit into a record of 64 MiB (about 300,000 recipients); split the distribution list";
+    StoreError::Input(io::Error::new(io::ErrorKind::FileTooLarge, text))
 }
 
 /// Stores a message unless it is there; the record is new to the store, or stored again because what is there is not
@@ -285,8 +294,7 @@ fn outcome(report: &NewReport<'_>, message: bool) -> Outcome {
 }
 
 fn instances(report: &NewReport<'_>) -> Vec<InstanceRecord> {
-    let instances = report.plan.instances.iter();
-    instances.map(|i| InstanceRecord { owner: i.owner.clone(), folder: i.folder.clone() }).collect()
+    report.plan.instances.iter().map(InstanceRecord::from).collect()
 }
 
 /// The caller's digest must be that of the octets: it is what the read-back is compared with.

@@ -4,7 +4,10 @@ use super::{
     Outcome,
     recipe::{Hex, Recipe},
 };
-use crate::journal::{Handling, Kind, Recipient, Role, Verdict};
+use crate::{
+    filing::{Envelope, Instance, Reason},
+    journal::{Handling, Kind, Recipient, Role, Verdict},
+};
 use data_encoding::{BASE64, HEXLOWER};
 use postkeep_shared::receipt::{Entry, Evidence};
 use serde::{Deserialize, Serialize};
@@ -17,6 +20,20 @@ pub enum Record {
     Report(Box<ReportRecord>),
     /// Ledger entries of a gateway.
     Ledger(LedgerRecord),
+    /// What became of a report later (files of version 2).
+    Filing(Box<FilingRecord>),
+}
+
+impl Record {
+    /// The messages that this record holds.
+    #[must_use]
+    pub fn messages(&self) -> &[MessageRecord] {
+        match self {
+            Self::Report(report) => &report.messages,
+            Self::Filing(filing) => &filing.messages,
+            Self::Ledger(_) => &[],
+        }
+    }
 }
 
 /// A report: all that was known when it was stored, and how it is put together.
@@ -86,6 +103,16 @@ pub struct InstanceRecord {
     pub owner: String,
     /// Folder.
     pub folder: String,
+    /// Why; empty where a person decided, in the catch-all archive, and in records of earlier builds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub because: Vec<Reason>,
+}
+
+impl From<&Instance> for InstanceRecord {
+    fn from(instance: &Instance) -> Self {
+        let Instance { owner, folder, because } = instance.clone();
+        Self { owner, folder, because }
+    }
 }
 
 /// What a listing shows of a message.
@@ -137,6 +164,59 @@ pub struct RawRecord {
     pub size: u64,
     /// How it is put together.
     pub recipe: Recipe,
+}
+
+/// Why a report was filed again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FiledBy {
+    /// Somebody owns an address now that nobody owned before.
+    Refile,
+    /// A dead letter that can be understood now.
+    Retry,
+    /// A person released it from quarantine.
+    Release,
+    /// A person rejected it; it stays kept whole and filed nowhere.
+    Reject,
+}
+
+/// What became of a report after it was stored: by reference, without a second copy of anything.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FilingRecord {
+    /// Source, mailbox and uidl name the report.
+    pub source: String,
+    /// Mailbox of the report.
+    pub mailbox: Option<String>,
+    /// The report's name there.
+    pub uidl: String,
+    /// When the report was collected, milliseconds since 1970-01-01 UTC.
+    pub collected_ms: u64,
+    /// When this was decided, milliseconds since 1970-01-01 UTC.
+    pub filed_ms: u64,
+    /// Why it was filed again.
+    pub by: FiledBy,
+    /// What the person said, where one decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Where the report went with this.
+    pub outcome: Outcome,
+    /// What was made of the report, where it was looked at anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<VerdictRecord>,
+    /// Addresses that are without an owner from now on: all of the report.
+    pub unowned: Vec<String>,
+    /// Addresses that were without an owner and are no longer.
+    pub settled: Vec<String>,
+    /// Where the message appears with this.
+    pub instances: Vec<InstanceRecord>,
+    /// The archived message.
+    pub message: Option<Summary>,
+    /// What else is in the report, where it was looked at anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alternates: Vec<AlternateRecord>,
+    /// Messages that no record before holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<MessageRecord>,
 }
 
 /// Ledger entries.
@@ -191,6 +271,20 @@ impl From<&Evidence> for EvidenceRecord {
             tls: evidence.tls.clone(),
             certificate: evidence.certificate.clone(),
             verified: evidence.verified,
+        }
+    }
+}
+
+impl VerdictRecord {
+    /// What filing asks of it; the date is the message's.
+    #[must_use]
+    pub fn envelope(&self, date: Option<i64>) -> Envelope<'_> {
+        Envelope {
+            handling: self.handling,
+            sender: self.sender.as_deref(),
+            on_behalf_of: self.on_behalf_of.as_deref(),
+            recipients: &self.recipients,
+            date,
         }
     }
 }

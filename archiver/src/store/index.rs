@@ -4,11 +4,15 @@
 use super::{
     Listed, StoreResult,
     catalog::{Space, View},
-    entry::{LedgerRecord, MessageRecord, Record, ReportRecord, Summary, decode_entry, encode_entry},
+    entry::{
+        AlternateRecord, FilingRecord, LedgerRecord, MessageRecord, Record, ReportRecord, Summary, decode_entry,
+        encode_entry,
+    },
     keyring::Keyring,
     recipe::{Part, Recipe},
     report::Outcome,
 };
+use crate::filing::{CATCH_ALL, FOLDER_UNKNOWN};
 use postkeep_shared::receipt::Entry;
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -45,6 +49,16 @@ pub(crate) struct CollectedEntry {
     pub(crate) collected_ms: u64,
 }
 
+/// An address without an owner, for one message and report.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct UnownedEntry {
+    pub(crate) address: String,
+    /// Message id.
+    pub(crate) message: super::recipe::Hex<16>,
+    /// Number of the report's record.
+    pub(crate) record: u64,
+}
+
 /// Running numbers.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Totals {
@@ -79,6 +93,14 @@ pub(crate) fn report_key(keys: &Keyring, mailbox: Option<&str>, uidl: &str) -> [
     short(keys, "report", &[some, mailbox.as_bytes(), uidl.as_bytes()])
 }
 
+pub(crate) fn address_key(keys: &Keyring, address: &str) -> [u8; 16] {
+    short(keys, "address", &[address.as_bytes()])
+}
+
+fn place_key(keys: &Keyring, owner: &str, folder: &str, identity: &[u8; 16]) -> [u8; 16] {
+    short(keys, "instance", &[owner.as_bytes(), folder.as_bytes(), identity])
+}
+
 pub(crate) fn ledger_key(keys: &Keyring, mailbox: &str, node: &[u8; 32]) -> [u8; 16] {
     short(keys, "ledger", &[mailbox.as_bytes(), node])
 }
@@ -88,6 +110,7 @@ pub(crate) fn apply(view: &mut View<'_>, totals: &mut Totals, number: u64, recor
     match record {
         Record::Report(report) => apply_report(view, totals, number, report),
         Record::Ledger(ledger) => apply_ledger(view, ledger).map(|()| 0),
+        Record::Filing(filing) => apply_filing(view, totals, number, filing),
     }
 }
 
@@ -96,21 +119,100 @@ fn apply_report(view: &mut View<'_>, totals: &mut Totals, number: u64, report: &
         apply_message(view, totals, number, slot, message)?;
     }
     count_parts(view, totals, &report.raw.recipe)?;
+    let name = Name::new(view.keys, &report.source, report.mailbox.as_deref(), &report.uidl);
     let mut fresh = 0;
     if let Some(message) = &report.message {
         for instance in &report.instances {
             fresh += u64::from(apply_instance(view, message, instance, report.collected_ms)?);
         }
         view.put_clear(Space::Envelopes, &[&message.identity.0, &number.to_be_bytes()], Vec::new());
+        apply_unowned(view, message, &report.unowned, &name, number);
+        if report.outcome == Outcome::CatchAll {
+            let fields: [&[u8]; 3] = [&message.identity.0, &name.source, &name.report];
+            view.put_clear(Space::CatchAll, &fields, number.to_be_bytes().to_vec());
+        }
     }
-    for alternate in &report.alternates {
+    apply_alternates(view, &report.alternates, number)?;
+    totals.instances += fresh;
+    apply_collected(view, totals, number, report)?;
+    Ok(fresh)
+}
+
+/// What names a report, as keys.
+struct Name {
+    source: [u8; 16],
+    report: [u8; 16],
+}
+
+impl Name {
+    fn new(keys: &Keyring, source: &str, mailbox: Option<&str>, uidl: &str) -> Self {
+        Self { source: source_key(keys, source), report: report_key(keys, mailbox, uidl) }
+    }
+}
+
+fn apply_alternates(view: &mut View<'_>, alternates: &[AlternateRecord], number: u64) -> StoreResult<()> {
+    for alternate in alternates {
         if let Some(entry) = view.get::<MessageEntry>(Space::Messages, &[&alternate.message.0])? {
             view.put_clear(Space::Envelopes, &[&entry.summary.identity.0, &number.to_be_bytes()], Vec::new());
         }
     }
-    totals.instances += fresh;
-    apply_collected(view, totals, number, report)?;
+    Ok(())
+}
+
+fn apply_unowned(view: &mut View<'_>, message: &Summary, unowned: &[String], name: &Name, record: u64) {
+    for address in unowned {
+        let key = address_key(view.keys, address);
+        let entry = UnownedEntry { address: address.clone(), message: message.id, record };
+        view.put(Space::Unowned, &[&key, &message.identity.0, &name.source, &name.report], &entry);
+    }
+}
+
+/// What became of a report later. The report's own record is never changed.
+fn apply_filing(view: &mut View<'_>, totals: &mut Totals, number: u64, filing: &FilingRecord) -> StoreResult<u64> {
+    for (slot, message) in filing.messages.iter().enumerate() {
+        apply_message(view, totals, number, slot, message)?;
+    }
+    let name = Name::new(view.keys, &filing.source, filing.mailbox.as_deref(), &filing.uidl);
+    view.put_clear(Space::Filings, &[&name.source, &name.report, &number.to_be_bytes()], Vec::new());
+    // A report that is not there was lost with a damaged record: nothing can be said of it.
+    let collected: Option<CollectedEntry> = view.get(Space::Collected, &[&name.source, &name.report])?;
+    let Some(mut collected) = collected else { return Ok(0) };
+    let record = collected.record;
+    let mut fresh = 0;
+    if let Some(message) = &filing.message {
+        for instance in &filing.instances {
+            fresh += u64::from(apply_instance(view, message, instance, filing.collected_ms)?);
+        }
+        totals.instances += fresh;
+        view.put_clear(Space::Envelopes, &[&message.identity.0, &record.to_be_bytes()], Vec::new());
+        apply_unowned(view, message, &filing.unowned, &name, record);
+        for address in &filing.settled {
+            let key = address_key(view.keys, address);
+            view.remove(Space::Unowned, &[&key, &message.identity.0, &name.source, &name.report]);
+        }
+        let fields: [&[u8]; 3] = [&message.identity.0, &name.source, &name.report];
+        if filing.outcome == Outcome::CatchAll {
+            view.put_clear(Space::CatchAll, &fields, record.to_be_bytes().to_vec());
+        } else if view.has(Space::CatchAll, &fields)? {
+            view.remove(Space::CatchAll, &fields);
+            leave_catch_all(view, totals, &message.identity.0)?;
+        }
+    }
+    apply_alternates(view, &filing.alternates, record)?;
+    collected.outcome = filing.outcome;
+    view.put(Space::Collected, &[&name.source, &name.report], &collected);
     Ok(fresh)
+}
+
+/// A message that somebody owns is nobody's no more, unless another report of it still is.
+fn leave_catch_all(view: &mut View<'_>, totals: &mut Totals, identity: &[u8; 16]) -> StoreResult<()> {
+    let owner = owner_key(view.keys, CATCH_ALL);
+    let place = place_key(view.keys, CATCH_ALL, FOLDER_UNKNOWN, identity);
+    if !view.has_any(Space::CatchAll, &[identity])? && view.has(Space::Instances, &[&owner, &place])? {
+        view.remove(Space::Instances, &[&owner, &place]);
+        totals.instances = totals.instances.saturating_sub(1);
+    }
+    Ok(())
 }
 
 fn apply_message(
@@ -157,7 +259,7 @@ fn apply_instance(
 ) -> StoreResult<bool> {
     let (owner, folder) = (instance.owner.as_str(), instance.folder.as_str());
     let owner_key = owner_key(view.keys, owner);
-    let place = short(view.keys, "instance", &[owner.as_bytes(), folder.as_bytes(), &message.identity.0]);
+    let place = place_key(view.keys, owner, folder, &message.identity.0);
     if view.has(Space::Instances, &[&owner_key, &place])? {
         return Ok(false);
     }

@@ -11,6 +11,7 @@ pub mod base64;
 mod catalog;
 pub mod entry;
 mod error;
+mod file;
 pub mod format;
 mod header;
 mod index;
@@ -29,6 +30,8 @@ mod verify;
 mod write;
 
 pub use error::{StoreError, StoreResult};
+pub use file::{Filed, NewFiling, Unowned, UnownedMessage};
+pub(crate) use index::{rfc3339, rfc3339_ms};
 pub use open::{rebuild_catalog, restore_unlock};
 pub use report::{Collected, Commit, NewReport, Outcome, Pending, StoreReceipt};
 pub use unlock::{Unlock, UnlockKey};
@@ -53,7 +56,7 @@ pub struct Store {
     batch: catalog::Batch,
     pending: Vec<add::Waiting>,
     /// Records of the next commit, not sealed yet.
-    payloads: Vec<Vec<u8>>,
+    payloads: Vec<format::record::Content>,
     uncommitted: u64,
     writable: bool,
     /// Why nothing more is taken.

@@ -15,6 +15,8 @@ use postkeep_shared::{
 };
 use std::{path::Path, sync::Arc, thread::sleep, time::Duration};
 
+/// What the pairs of a catalog say; with another number it is built anew.
+const LAYOUT: u32 = 2;
 /// Pairs that are put into a catalog at a time.
 const BATCH: usize = 4096;
 /// How long a writer waits for a reader to be done with the catalog.
@@ -122,6 +124,9 @@ impl Store {
 
     /// What the catalog knows last; `false` when it knows nothing or belongs to another store.
     fn read_head(&mut self) -> StoreResult<bool> {
+        if !matches!(self.value::<u32>(Space::Meta, &[b"layout"]), Ok(Some(LAYOUT))) {
+            return Ok(false);
+        }
         let head: Result<Option<String>, _> = self.value(Space::Meta, &[b"head"]);
         let totals: Result<Option<Totals>, _> = self.value(Space::Meta, &[b"totals"]);
         let (head, totals) = match (head, totals) {
@@ -152,6 +157,7 @@ impl Store {
 
     pub(super) fn put_head(&self, batch: &mut Batch) {
         let mut view = View { catalog: &*self.catalog, batch, keys: &self.keys };
+        view.put(Space::Meta, &[b"layout"], &LAYOUT);
         view.put(Space::Meta, &[b"head"], &HEXLOWER.encode(&self.head.encode()));
         view.put(Space::Meta, &[b"totals"], &self.totals);
     }
@@ -194,6 +200,7 @@ impl Store {
                 return Ok(());
             }
             let mut view = View { catalog: &**catalog, batch, keys };
+            view.put(Space::Meta, &[b"layout"], &LAYOUT);
             view.put(Space::Meta, &[b"head"], &HEXLOWER.encode(&head.encode()));
             view.put(Space::Meta, &[b"totals"], &*totals);
             batch.apply(&mut **catalog)

@@ -1,9 +1,9 @@
 //! Questions to a store.
 
 use super::{
-    Collected, Listed, Stats, Store, StoreResult,
+    Collected, Filed, Listed, Stats, Store, StoreResult,
     catalog::{Space, key, sealed_pairs},
-    entry::{ReportRecord, decode_entry},
+    entry::{FiledBy, InstanceRecord, ReportRecord, decode_entry},
     index::{CollectedEntry, InstanceEntry, ledger_key, owner_key, rfc3339_ms, source_key},
 };
 use data_encoding::HEXLOWER;
@@ -98,15 +98,8 @@ impl Store {
     /// # Errors
     /// [`super::StoreError::NoSuchMessage`] and the others.
     pub fn envelopes(&self, id: &str) -> StoreResult<Vec<Value>> {
-        let entry = self.message_entry(id)?;
-        let prefix = key(Space::Envelopes, &[&entry.summary.identity.0]);
-        let mut found = Vec::new();
-        for pair in self.catalog.prefix(&prefix) {
-            let (key, _) = pair?;
-            let number = key.last_chunk::<8>().map_or(0, |octets| u64::from_be_bytes(*octets));
-            found.push(envelope(&self.report(number)?));
-        }
-        Ok(found)
+        let numbers = self.envelope_numbers(id)?;
+        numbers.into_iter().map(|number| Ok(envelope(&self.report(number)?, &self.filed(number)?))).collect()
     }
 
     /// Numbers of the store.
@@ -159,10 +152,11 @@ fn collected(entry: CollectedEntry) -> Collected {
     }
 }
 
-fn envelope(report: &ReportRecord) -> Value {
+/// What was known when the report came, and where it has gone since.
+fn envelope(report: &ReportRecord, filed: &Filed) -> Value {
     let receipt = report.receipt.as_deref().and_then(decode_entry);
     let hex = |octets: &[u8]| HEXLOWER.encode(octets);
-    let verdict = &report.verdict;
+    let verdict = &filed.verdict;
     let receipt = receipt.map(|entry| {
         json!({
             "node": entry.node.id(),
@@ -184,7 +178,7 @@ fn envelope(report: &ReportRecord) -> Value {
         "mailbox": report.mailbox,
         "uidl": report.uidl,
         "collected_at": rfc3339_ms(report.collected_ms),
-        "outcome": report.outcome,
+        "outcome": filed.outcome,
         "kind": verdict.kind,
         "handling": verdict.handling,
         "reason": verdict.reason,
@@ -194,14 +188,24 @@ fn envelope(report: &ReportRecord) -> Value {
         "recipients": verdict.recipients,
         "subject": verdict.subject,
         "message_id": verdict.message_id,
-        "message": report.message.as_ref().map(|message| hex(&message.id.0)),
-        "message_sha256": report.message.as_ref().map(|message| hex(&message.sha256.0)),
+        "message": filed.message.as_ref().map(|message| hex(&message.id.0)),
+        "message_sha256": filed.message.as_ref().map(|message| hex(&message.sha256.0)),
         "alternates": report.alternates,
-        "instances": report.instances,
-        "unowned": report.unowned,
+        "instances": filed.instances.iter().map(instance).collect::<Vec<_>>(),
+        "unowned": filed.unowned,
         "report_sha256": hex(&report.raw.sha256.0),
         "report_size": report.raw.size,
         "receipt": receipt,
         "evidence": report.evidence,
+    })
+}
+
+fn instance((instance, filed_ms, by): &(InstanceRecord, u64, Option<FiledBy>)) -> Value {
+    json!({
+        "owner": instance.owner,
+        "folder": instance.folder,
+        "because": instance.because,
+        "filed_at": rfc3339_ms(*filed_ms),
+        "filed_by": by.map_or(json!("collection"), |by| json!(by)),
     })
 }

@@ -79,13 +79,13 @@ impl Store {
     pub(super) fn report(&self, number: u64) -> StoreResult<ReportRecord> {
         match self.record(number)? {
             Record::Report(report) => Ok(*report),
-            Record::Ledger(_) => Err(StoreError::CatalogDamaged),
+            Record::Ledger(_) | Record::Filing(_) => Err(StoreError::CatalogDamaged),
         }
     }
 
     fn write_message(&self, entry: &MessageEntry, out: &mut dyn Write, depth: usize) -> StoreResult<()> {
-        let report = self.report(entry.record)?;
-        let message = report.messages.get(entry.slot).filter(|message| message.summary.id == entry.summary.id);
+        let record = self.record(entry.record)?;
+        let message = record.messages().get(entry.slot).filter(|message| message.summary.id == entry.summary.id);
         let message = message.ok_or(StoreError::CatalogDamaged)?;
         let (summary, recipe) = (&message.summary, &message.recipe);
         self.rebuild_checked(recipe, summary.sha256, summary.size, &HEXLOWER.encode(&summary.id.0), out, depth)

@@ -8,8 +8,8 @@ use super::{
     StoreError, StoreResult,
     entry::Record,
     format::record::{
-        FILE_HEADER, RECORD_HEADER, RecordError, RecordFileHeader, RecordHash, RecordHeader, open_record, record_hash,
-        seal_record,
+        Content, FILE_HEADER, RECORD_HEADER, RecordError, RecordFileHeader, RecordHash, RecordHeader, VERSION,
+        VERSIONS, open_record, record_hash, seal_record,
     },
     keyring::Keyring,
 };
@@ -139,9 +139,10 @@ impl Records {
             end.head.file = number;
             end.head.end = FILE_HEADER as u64;
         }
+        let versions = self.versions(&*file)?;
         while end.head.end < len {
             let at = end.head.end;
-            match self.read_one(&*file, at, len)? {
+            match self.read_one(&*file, versions, at, len)? {
                 Ok((header, plain, octets)) => {
                     self.check_chain(&path, at, &header, end);
                     end.head.number = header.number;
@@ -155,7 +156,7 @@ impl Records {
                         }
                     }
                 }
-                Err(error) => match self.resync(&*file, at + 1, len)? {
+                Err(error) => match self.resync(&*file, versions, at + 1, len)? {
                     Some(next) => {
                         end.damage.push((path.clone(), at, error.to_string()));
                         end.head.end = next;
@@ -202,10 +203,20 @@ impl Records {
         }
     }
 
+    /// The version that the records of a file are bound to; every one where its header cannot be read.
+    fn versions(&self, file: &dyn DiskFile) -> StoreResult<&'static [u16]> {
+        let mut head = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX).min(FILE_HEADER)];
+        file.read_at(&mut head, 0)?;
+        let header = RecordFileHeader::decode(&head, &self.keys.id);
+        let one = header.ok().and_then(|header| VERSIONS.iter().position(|version| *version == header.version));
+        Ok(one.and_then(|at| VERSIONS.get(at..=at)).unwrap_or(&VERSIONS))
+    }
+
     #[expect(clippy::type_complexity, reason = "a record, its content, its octets; or why there is none")]
     fn read_one(
         &self,
         file: &dyn DiskFile,
+        versions: &[u16],
         at: u64,
         len: u64,
     ) -> StoreResult<Result<(RecordHeader, Vec<u8>, Vec<u8>), RecordError>> {
@@ -223,16 +234,23 @@ impl Records {
         octets.resize(whole, 0);
         file.read_at(octets.get_mut(RECORD_HEADER..).unwrap_or_default(), at + RECORD_HEADER as u64)?;
         let sealed = octets.get(RECORD_HEADER..).unwrap_or_default();
-        Ok(open_record(&self.keys, &header, sealed).map(|plain| (header, plain, octets)))
+        let mut opened = Err(RecordError::Sealed);
+        for version in versions {
+            opened = open_record(&self.keys, *version, &header, sealed);
+            if opened.is_ok() {
+                break;
+            }
+        }
+        Ok(opened.map(|plain| (header, plain, octets)))
     }
 
     /// The next place at which a record stands that opens.
-    fn resync(&self, file: &dyn DiskFile, from: u64, len: u64) -> StoreResult<Option<u64>> {
+    fn resync(&self, file: &dyn DiskFile, versions: &[u16], from: u64, len: u64) -> StoreResult<Option<u64>> {
         let mut rest = vec![0; usize::try_from(len.saturating_sub(from)).unwrap_or(0).min(96 * 1024 * 1024)];
         file.read_at(&mut rest, from)?;
         for place in memchr::memmem::find_iter(&rest, b"PKRC") {
             let at = from + place as u64;
-            if self.read_one(file, at, len)?.is_ok() {
+            if self.read_one(file, versions, at, len)?.is_ok() {
                 return Ok(Some(at));
             }
         }
@@ -244,7 +262,7 @@ impl Records {
         let path = self.path(place.file);
         let file = self.disk.open(&path)?;
         let damaged = |detail: String| StoreError::damaged(&path, place.offset, detail);
-        let found = self.read_one(&*file, place.offset, file.len()?)?;
+        let found = self.read_one(&*file, self.versions(&*file)?, place.offset, file.len()?)?;
         let (header, plain, _) = found.map_err(|error| damaged(error.to_string()))?;
         if header.number != number {
             return Err(damaged("another record stands here; run `store rebuild-catalog`".to_owned()));
@@ -257,7 +275,8 @@ impl Records {
         self.open = None;
         let number = head.file + 1;
         let path = self.path(number);
-        let header = RecordFileHeader { store: self.keys.id, first: head.number + 1, prev: head.hash };
+        let header =
+            RecordFileHeader { version: VERSION, store: self.keys.id, first: head.number + 1, prev: head.hash };
         let mut file = self.disk.create(&path)?;
         file.write_all(&header.encode()).map_err(|e| DiskError::new("write", &path, e))?;
         file.sync()?;
@@ -266,20 +285,34 @@ impl Records {
         Ok(Head { file: number, end: FILE_HEADER as u64, ..*head })
     }
 
+    /// The open file behind `head`; a new one where there is none, where it is full, or where it is of an earlier
+    /// version.
+    fn last(&mut self, head: &Head) -> StoreResult<(Head, u64, Box<dyn DiskFile>)> {
+        let open = match self.open.take() {
+            Some((number, file)) if number == head.file => Some(file),
+            _ if head.file == 0 => None,
+            _ => Some(self.disk.open_append(&self.path(head.file))?),
+        };
+        if let Some(file) = open {
+            if file.len()? != head.end {
+                return Err(StoreError::damaged(file.path(), head.end, "another process wrote to this file"));
+            }
+            if head.end < FILE_FULL && *self.versions(&*file)? == [VERSION] {
+                return Ok((*head, head.file, file));
+            }
+        }
+        let head = self.begin(head)?;
+        let (number, file) = self.open.take().ok_or_else(|| StoreError::Failed("no record file is open".to_owned()))?;
+        Ok((head, number, file))
+    }
+
     /// Appends records behind `head` and syncs them: the commit point. Returns where the log then stands and where
     /// each record lies.
-    pub(crate) fn append(&mut self, head: &Head, records: &[Vec<u8>]) -> StoreResult<(Head, Vec<RecordPlace>)> {
-        let mut head = if head.file == 0 || head.end >= FILE_FULL { self.begin(head)? } else { *head };
-        let (number, mut file) = match self.open.take() {
-            Some((number, file)) if number == head.file => (number, file),
-            _ => (head.file, self.disk.open_append(&self.path(head.file))?),
-        };
-        if file.len()? != head.end {
-            return Err(StoreError::damaged(file.path(), head.end, "another process wrote to this file"));
-        }
+    pub(crate) fn append(&mut self, head: &Head, records: &[Content]) -> StoreResult<(Head, Vec<RecordPlace>)> {
+        let (mut head, number, mut file) = self.last(head)?;
         let (mut octets, mut places) = (Vec::new(), Vec::new());
-        for plain in records {
-            let sealed = seal_record(&self.keys, head.number + 1, head.hash, plain, random());
+        for content in records {
+            let sealed = seal_record(&self.keys, VERSION, head.number + 1, head.hash, content, random());
             places.push(RecordPlace { file: number, offset: head.end });
             head.number += 1;
             head.hash = record_hash(&sealed);

@@ -3,7 +3,7 @@
 use super::{
     Store, StoreError, StoreResult,
     catalog::{Space, key},
-    entry::{MessageRecord, Record, ReportRecord, decode_entry},
+    entry::{FilingRecord, MessageRecord, Record, ReportRecord, decode_entry},
     format::record::RecordError,
     open::read_store_file,
     packs::PackFile,
@@ -73,6 +73,7 @@ impl Store {
             match record {
                 Record::Report(report) => self.verify_report(&report, &mut found),
                 Record::Ledger(_) => Ok(()),
+                Record::Filing(filing) => self.verify_filing(&filing, &mut found),
             }
         });
         self.packs.cached();
@@ -161,6 +162,18 @@ impl Store {
             Ok(()) if !digest.fits() => found.notes.push(format!("{name}: not what the gateway's receipt says")),
             Ok(()) => {}
             Err(error) => damage("report-damaged", name, error, found)?,
+        }
+        Ok(())
+    }
+
+    fn verify_filing(&self, filing: &FilingRecord, found: &mut Verified) -> StoreResult<()> {
+        for message in &filing.messages {
+            found.messages += 1;
+            self.verify_message(message, found)?;
+        }
+        if self.collected_entry(&filing.source, filing.mailbox.as_deref(), &filing.uidl)?.is_none() {
+            let name = format!("{} {}", filing.source, filing.uidl);
+            found.problem("record-missing", name, "it was filed again later, but its own record is not there");
         }
         Ok(())
     }

@@ -134,11 +134,12 @@ pub fn verdict(content: Option<Content>) -> Verdict {
         content,
         alternates: Vec::new(),
         embedded_size: None,
+        date: None,
     }
 }
 
 pub fn plan(owners: &[&str]) -> Plan {
-    let instance = |owner: &&str| Instance { owner: (*owner).to_owned(), folder: "Journal Incoming".to_owned() };
+    let instance = |owner: &&str| Instance::new(*owner, "Journal Incoming");
     Plan { instances: owners.iter().map(instance).collect(), ..Plan::default() }
 }
 

@@ -1,7 +1,7 @@
 //! The catalog on fjall (`docs/decisions/0003-index-stores.md`). It writes its files itself, not through
 //! `shared::disk`: what it loses in a crash is applied again from the records.
 
-use super::{Catalog, Pair};
+use super::{Catalog, Change, Pair};
 use crate::store::{StoreError, StoreResult};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use std::path::{Path, PathBuf};
@@ -52,10 +52,13 @@ impl Catalog for FjallCatalog {
         }))
     }
 
-    fn put(&mut self, pairs: &mut dyn Iterator<Item = Pair>) -> StoreResult<()> {
+    fn change(&mut self, changes: &mut dyn Iterator<Item = Change>) -> StoreResult<()> {
         let mut batch = self.database.batch();
-        for (key, value) in pairs {
-            batch.insert(&self.pairs, key, value);
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.insert(&self.pairs, key, value),
+                None => batch.remove(&self.pairs, key),
+            }
         }
         batch.commit().map_err(|error| failed(&self.path, &error))
     }

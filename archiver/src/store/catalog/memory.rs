@@ -1,6 +1,6 @@
 //! A catalog in memory: for readers while another process holds the one on disk, and for rebuilding trials.
 
-use super::{Catalog, Pair};
+use super::{Catalog, Change, Pair};
 use crate::store::StoreResult;
 use std::collections::BTreeMap;
 
@@ -19,8 +19,13 @@ impl Catalog for MemoryCatalog {
         Box::new(range.map(|(key, value)| Ok((key.clone(), value.clone()))))
     }
 
-    fn put(&mut self, pairs: &mut dyn Iterator<Item = Pair>) -> StoreResult<()> {
-        self.0.extend(pairs);
+    fn change(&mut self, changes: &mut dyn Iterator<Item = Change>) -> StoreResult<()> {
+        for (key, value) in changes {
+            match value {
+                Some(value) => self.0.insert(key, value),
+                None => self.0.remove(&key),
+            };
+        }
         Ok(())
     }
 }

@@ -41,10 +41,19 @@ pub(crate) enum Space {
     Parts = 11,
     /// Every message of an identity → nothing.
     Variants = 12,
+    /// Address without owner, identity, report → address and report.
+    Unowned = 13,
+    /// Identity, report → number of its record, in clear: what nobody owns.
+    CatchAll = 14,
+    /// Report, record number → nothing: what was filed later.
+    Filings = 15,
 }
 
 /// A key and its value.
 pub(crate) type Pair = (Vec<u8>, Vec<u8>);
+
+/// A key and its new value; `None` takes it out.
+pub(crate) type Change = (Vec<u8>, Option<Vec<u8>>);
 
 /// What the store needs of an index. Keys begin with the octet of a [`Space`].
 pub(crate) trait Catalog: Send {
@@ -54,6 +63,6 @@ pub(crate) trait Catalog: Send {
     /// Everything that begins with `prefix`, in order of the keys.
     fn prefix(&self, prefix: &[u8]) -> Box<dyn Iterator<Item = StoreResult<Pair>> + '_>;
 
-    /// Puts pairs in, all or none.
-    fn put(&mut self, pairs: &mut dyn Iterator<Item = Pair>) -> StoreResult<()>;
+    /// Makes changes, all or none.
+    fn change(&mut self, changes: &mut dyn Iterator<Item = Change>) -> StoreResult<()>;
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 /// Changes that go into the catalog together.
 #[derive(Default)]
-pub(crate) struct Batch(BTreeMap<Vec<u8>, Vec<u8>>);
+pub(crate) struct Batch(BTreeMap<Vec<u8>, Option<Vec<u8>>>);
 
 impl Batch {
     /// How many.
@@ -16,9 +16,9 @@ impl Batch {
         self.0.len()
     }
 
-    /// Puts them into `catalog`, all or none.
+    /// Makes them in `catalog`, all or none.
     pub(crate) fn apply(&mut self, catalog: &mut dyn Catalog) -> StoreResult<()> {
-        catalog.put(&mut std::mem::take(&mut self.0).into_iter())
+        catalog.change(&mut std::mem::take(&mut self.0).into_iter())
     }
 }
 
@@ -39,14 +39,35 @@ impl View<'_> {
     pub(crate) fn get_clear(&self, space: Space, fields: &[&[u8]]) -> StoreResult<Option<Vec<u8>>> {
         let key = key(space, fields);
         match self.batch.0.get(&key) {
-            Some(value) => Ok(Some(value.clone())),
+            Some(change) => Ok(change.clone()),
             None => self.catalog.get(&key),
         }
     }
 
+    /// Whether any key begins with these fields.
+    pub(crate) fn has_any(&self, space: Space, fields: &[&[u8]]) -> StoreResult<bool> {
+        let prefix = key(space, fields);
+        let mut changed = self.batch.0.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+        if changed.any(|(_, value)| value.is_some()) {
+            return Ok(true);
+        }
+        for pair in self.catalog.prefix(&prefix) {
+            // What is in the batch was looked at, and is gone.
+            if !self.batch.0.contains_key(&pair?.0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes a key out.
+    pub(crate) fn remove(&mut self, space: Space, fields: &[&[u8]]) {
+        self.batch.0.insert(key(space, fields), None);
+    }
+
     /// Puts a value that need not be sealed.
     pub(crate) fn put_clear(&mut self, space: Space, fields: &[&[u8]], value: Vec<u8>) {
-        self.batch.0.insert(key(space, fields), value);
+        self.batch.0.insert(key(space, fields), Some(value));
     }
 
     /// Whether the key is there.
@@ -66,7 +87,7 @@ impl View<'_> {
         let plain = serde_json::to_vec(value).unwrap_or_default();
         let nonce = random();
         let sealed = self.keys.catalog.seal(nonce, &plain, &bound(self.keys, &key));
-        self.batch.0.insert(key, [&nonce[..], &sealed].concat());
+        self.batch.0.insert(key, Some([&nonce[..], &sealed].concat()));
     }
 }
 

@@ -1,7 +1,8 @@
 //! Records: a file header, then record frames that name the one before (`docs/formats/record.md`).
 //!
 //! Each record is bound by its associated data to its store, number and predecessor. A torn end of a file is
-//! recognised, never guessed at; the next file of the chain says where it goes on.
+//! recognised, never guessed at; the next file of the chain says where it goes on. Files of version 1 hold reports and
+//! ledger entries, those of version 2 also what was filed later; both are read, the latter is written.
 
 use super::{Fields, compress, decompress};
 use crate::store::keyring::{Keyring, NONCE, TAG};
@@ -14,7 +15,10 @@ pub const RECORD_HEADER: usize = 80;
 pub const MAX_RECORD: usize = 64 * 1024 * 1024;
 
 const FILE_MAGIC: &[u8; 6] = b"PKRECS";
-const VERSION: u16 = 1;
+/// The version that is written.
+pub const VERSION: u16 = 2;
+/// Every version that is read.
+pub const VERSIONS: [u16; 2] = [2, 1];
 const RECORD_MAGIC: &[u8; 4] = b"PKRC";
 const BOUND: usize = RECORD_HEADER - NONCE;
 
@@ -24,6 +28,8 @@ pub type RecordHash = [u8; 32];
 /// The header of a record file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordFileHeader {
+    /// The file's version, one of [`VERSIONS`].
+    pub version: u16,
     /// The store.
     pub store: [u8; 16],
     /// Number of the first record in the file.
@@ -63,7 +69,7 @@ pub enum RecordError {
     #[error("no valid {0} here")]
     Header(&'static str),
     /// Written by a newer release.
-    #[error("the record file has version {0}, this program reads version 1; use a newer release")]
+    #[error("the record file has version {0}, this program reads versions 1 and 2; use a newer release")]
     Version(u16),
     /// Header of another store.
     #[error("the record file belongs to another store")]
@@ -84,7 +90,7 @@ impl RecordFileHeader {
         let octets = FILE_MAGIC
             .iter()
             .copied()
-            .chain(VERSION.to_be_bytes())
+            .chain(self.version.to_be_bytes())
             .chain(self.store)
             .chain(self.first.to_be_bytes())
             .chain(self.prev);
@@ -105,12 +111,12 @@ impl RecordFileHeader {
         if fields.take().as_ref() != Some(FILE_MAGIC) {
             return Err(bad);
         }
-        match u16::from_be_bytes(fields.take().ok_or(bad)?) {
-            VERSION => {}
-            other => return Err(RecordError::Version(other)),
+        let version = u16::from_be_bytes(fields.take().ok_or(bad)?);
+        if !VERSIONS.contains(&version) {
+            return Err(RecordError::Version(version));
         }
-        let header =
-            Self { store: fields.take().ok_or(bad)?, first: fields.u64().ok_or(bad)?, prev: fields.take().ok_or(bad)? };
+        let (of, first) = (fields.take().ok_or(bad)?, fields.u64().ok_or(bad)?);
+        let header = Self { version, store: of, first, prev: fields.take().ok_or(bad)? };
         if header.store != *store {
             return Err(RecordError::Foreign);
         }
@@ -176,39 +182,64 @@ impl RecordHeader {
         Ok(header)
     }
 
-    fn bound(&self, store: &[u8; 16]) -> Vec<u8> {
+    fn bound(&self, store: &[u8; 16], version: u16) -> Vec<u8> {
         let header = self.encode();
-        let version = VERSION.to_be_bytes();
+        let version = version.to_be_bytes();
         [&FILE_MAGIC[..], &version, store, header.get(..BOUND).unwrap_or_default()].concat()
     }
 }
 
-/// Header and sealed octets of a record.
+/// The content of a record, compressed where that makes it smaller: what waits for a commit is held this way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    plain_len: usize,
+    compressed: bool,
+    inner: Vec<u8>,
+}
+
+impl Content {
+    /// Takes the octets of a record; `None` when there are more than [`MAX_RECORD`].
+    #[must_use]
+    pub fn new(plain: Vec<u8>) -> Option<Self> {
+        let plain_len = plain.len();
+        let small = compress(&plain);
+        let compressed = small.is_some();
+        (plain_len <= MAX_RECORD).then(|| Self { plain_len, compressed, inner: small.unwrap_or(plain) })
+    }
+}
+
+/// Header and sealed octets of a record in a file of `version`.
 #[must_use]
-pub fn seal_record(keys: &Keyring, number: u64, prev: RecordHash, plain: &[u8], nonce: [u8; NONCE]) -> Vec<u8> {
-    let small = compress(plain);
-    let inner = small.as_deref().unwrap_or(plain);
+pub fn seal_record(
+    keys: &Keyring,
+    version: u16,
+    number: u64,
+    prev: RecordHash,
+    content: &Content,
+    nonce: [u8; NONCE],
+) -> Vec<u8> {
     let header = RecordHeader {
-        compressed: small.is_some(),
+        compressed: content.compressed,
         number,
-        plain_len: u32::try_from(plain.len()).unwrap_or(u32::MAX),
-        sealed_len: u32::try_from(inner.len() + TAG).unwrap_or(u32::MAX),
+        plain_len: u32::try_from(content.plain_len).unwrap_or(u32::MAX),
+        sealed_len: u32::try_from(content.inner.len() + TAG).unwrap_or(u32::MAX),
         prev,
         nonce,
     };
-    let sealed = keys.record.seal(nonce, inner, &header.bound(&keys.id));
+    let sealed = keys.record.seal(nonce, &content.inner, &header.bound(&keys.id, version));
     let mut out = Vec::with_capacity(RECORD_HEADER + sealed.len());
     out.extend_from_slice(&header.encode());
     out.extend_from_slice(&sealed);
     out
 }
 
-/// Opens the sealed octets of a record.
+/// Opens the sealed octets of a record in a file of `version`.
 ///
 /// # Errors
 /// [`RecordError::Sealed`] or [`RecordError::Content`].
-pub fn open_record(keys: &Keyring, header: &RecordHeader, sealed: &[u8]) -> Result<Vec<u8>, RecordError> {
-    let inner = keys.record.open(header.nonce, sealed, &header.bound(&keys.id)).ok_or(RecordError::Sealed)?;
+pub fn open_record(keys: &Keyring, version: u16, header: &RecordHeader, sealed: &[u8]) -> Result<Vec<u8>, RecordError> {
+    let bound = header.bound(&keys.id, version);
+    let inner = keys.record.open(header.nonce, sealed, &bound).ok_or(RecordError::Sealed)?;
     let len = header.plain_len as usize;
     let plain = if header.compressed { decompress(&inner, len).ok_or(RecordError::Content)? } else { inner };
     if plain.len() == len { Ok(plain) } else { Err(RecordError::Content) }
