@@ -3,7 +3,10 @@
 //! Relative paths are relative to the file. The environment overrides the file: `POSTKEEP_GATEWAY__SMTP__LISTEN`.
 //! A setting that this version does not act on is refused, never ignored.
 
-use crate::sources::{DnsConfig, SourcesConfig};
+use crate::{
+    sources::{DnsConfig, SourcesConfig},
+    tls::acme::AcmeSettings,
+};
 use postkeep_shared::{
     config::{Config, ConfigError, Section},
     run::LogFormat,
@@ -108,6 +111,8 @@ pub struct TlsConfig {
 pub enum CertificateSource {
     /// Made at the first start, kept in the data directory.
     SelfSigned,
+    /// An authority, asked for it again and again (RFC 8555).
+    Acme(Box<AcmeSettings>),
     /// PEM files.
     Files {
         /// The certificate, then the ones between it and the root.
@@ -115,6 +120,18 @@ pub enum CertificateSource {
         /// Its private key; nobody else may be able to read the file.
         key: PathBuf,
     },
+}
+
+impl CertificateSource {
+    /// As `tls.mode` names it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::SelfSigned => "self-signed",
+            Self::Acme(_) => "acme",
+            Self::Files { .. } => "files",
+        }
+    }
 }
 
 /// `[log]`.
@@ -145,7 +162,7 @@ impl GatewayConfig {
         let mut taken = BTreeSet::new();
         let smtp = SmtpConfig::take(&root.section("smtp"), &mut taken);
         let pop3 = Pop3Config::take(&root.section("pop3"), &mut taken);
-        let tls = TlsConfig::take(&root.section("tls"), &config);
+        let tls = TlsConfig::take(&root.section("tls"), &config, hostname.as_deref(), &mut taken);
         let sources = SourcesConfig::take(&root.section("sources"), &config);
         let dns = DnsConfig::take(&root.section("dns"));
         let log = LogConfig::take(&root.section("log"));
@@ -198,10 +215,14 @@ impl Pop3Config {
 }
 
 impl TlsConfig {
-    fn take(section: &Section, config: &Config) -> Self {
+    fn take(section: &Section, config: &Config, hostname: Option<&str>, taken: &mut BTreeSet<SocketAddr>) -> Self {
         let mode = section.text("mode").unwrap_or_else(|| "self-signed".into());
         let path = |key| section.text(key).map(|text| config.resolve(&text));
         let (certificate, key) = (path("certificate_file"), path("key_file"));
+        if section.has("acme") && mode != "acme" {
+            section.mistake("acme", format!("is there although mode is `{mode}`; write mode = \"acme\" or remove it"));
+            section.skip("acme");
+        }
         let source = match (mode.as_str(), certificate, key) {
             ("self-signed", None, None) => CertificateSource::SelfSigned,
             ("self-signed", ..) => {
@@ -213,12 +234,20 @@ impl TlsConfig {
                 section.mistake("mode", "is `files`, which needs certificate_file and key_file; add what is missing");
                 CertificateSource::SelfSigned
             }
+            ("acme", None, None) => {
+                let acme = section.section("acme");
+                let name = |text: &str| host_name(&acme, "names", text);
+                let listen = |key: &str, default: &[&str]| addresses(&acme, key, default, taken);
+                let hostname = hostname.unwrap_or_default();
+                CertificateSource::Acme(Box::new(AcmeSettings::take(&acme, config, hostname, name, listen)))
+            }
             ("acme", ..) => {
-                section.mistake("mode", "this version cannot do `acme` yet; use `files` or `self-signed`");
+                section.mistake("mode", "is `acme` although files are named; write mode = \"files\" or remove them");
+                section.skip("acme");
                 CertificateSource::SelfSigned
             }
             (other, ..) => {
-                section.mistake("mode", format!("`{other}` is not one of: self-signed, files"));
+                section.mistake("mode", format!("`{other}` is not one of: acme, files, self-signed"));
                 CertificateSource::SelfSigned
             }
         };
@@ -321,6 +350,17 @@ mod tests {
     }
 
     #[test]
+    fn acme_needs_a_contact_and_a_yes() {
+        let text = "hostname = 'A.example'\n[tls]\nmode = 'acme'\n[tls.acme]\naccept_terms = true\n\
+                    contact = ['admin@aurora.example']\nnames = ['B.example', 'a.example']\n";
+        let CertificateSource::Acme(settings) = load(text).expect("valid").tls.source else { panic!("not acme") };
+        assert_eq!(settings.names, ["a.example", "b.example"]);
+        assert_eq!(settings.contact, ["mailto:admin@aurora.example"]);
+        assert_eq!(settings.directory, "https://acme-v02.api.letsencrypt.org/directory");
+        assert_eq!((settings.tls_listen.len(), settings.http_listen.len()), (2, 2));
+    }
+
+    #[test]
     fn mistakes_name_key_and_remedy() {
         for (text, wanted) in [
             ("", "hostname: missing; add it"),
@@ -337,7 +377,26 @@ mod tests {
             ("hostname = 'a'\n[smtp]\nmax_message_size = '1 GB'", "smtp.max_message_size: `1 GB` is not a size"),
             ("hostname = 'a'\n[pop3]\nidle_timeout = '0s'", "pop3.idle_timeout: is shorter than a second"),
             ("hostname = 'a'\n[tls]\nmode = 'files'", "tls.mode: is `files`, which needs"),
-            ("hostname = 'a'\n[tls]\nmode = 'acme'", "tls.mode: this version cannot do `acme`"),
+            ("hostname = 'a'\n[tls]\nmode = 'acme'", "tls.acme.accept_terms: read the terms"),
+            ("hostname = 'a'\n[tls]\nmode = 'acme'", "tls.acme.contact: missing"),
+            ("hostname = 'a'\n[tls]\nmode = 'acme'\nkey_file = 'k'", "tls.mode: is `acme` although files are named"),
+            (
+                "hostname = 'a'\n[tls.acme]\ncontact = 'a@b.example'",
+                "tls.acme: is there although mode is `self-signed`",
+            ),
+            ("hostname = 'a'\n[tls]\nmode = 'acme'\n[tls.acme]\ndirectory = 'http://a/'", "tls.acme.directory: is not"),
+            ("hostname = 'a'\n[tls]\nmode = 'acme'\n[tls.acme]\ncontact = 'me'", "tls.acme.contact: holds something"),
+            ("hostname = 'a'\n[tls]\nmode = 'acme'\n[tls.acme]\nnames = ['a_b']", "tls.acme.names: `a_b` is not a"),
+            ("hostname = 'a'\n[tls]\nmode = 'acme'\n[tls.acme]\neab_kid = 'k'", "tls.acme.eab_key_file: missing"),
+            (
+                "hostname = 'a'\n[tls]\nmode = 'acme'\n[tls.acme]\ntls_listen = []\nhttp_listen = []",
+                "tls.acme.tls_listen: and http_listen are both empty",
+            ),
+            (
+                "hostname = 'a'\n[smtp]\nlisten = ['1.2.3.4:443']\n[tls]\nmode = 'acme'\n[tls.acme]\n\
+                 tls_listen = ['1.2.3.4:443']",
+                "tls.acme.tls_listen: `1.2.3.4:443` is named twice",
+            ),
             ("hostname = 'a'\n[metrics]\nlisten = ['127.0.0.1:1']", "metrics: this version cannot do that"),
             ("hostname = 5", "hostname: must be a text in quotes, not a number"),
         ] {

@@ -6,17 +6,24 @@
 
 mod limits;
 mod listen;
+mod presence;
 
 pub(crate) use limits::network;
 pub use limits::{Admitted, Limits, Refused};
-pub use listen::Kind;
+pub use listen::{Kind, can_bind};
+pub use presence::Presence;
 
 use crate::{
-    config::GatewayConfig,
+    config::{CertificateSource, GatewayConfig},
     pop3, smtp,
     sources::Sources,
     spool::{Spool, SpoolError},
-    tls::{Acceptor, Certificates, ClientAuthorities, Protocol},
+    tls::{
+        self, Acceptor, Certificates, ClientAuthorities, Protocol, TlsError,
+        acme::{Answers, Authority, Responder},
+        clock::SystemClock,
+        upkeep::{self, Renewal, Upkeep},
+    },
 };
 use listen::{Listener, bind};
 use postkeep_shared::{
@@ -36,6 +43,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Files beside the connections: the spool's, the ledger's, sixteen per message under way, the index.
 const OTHER_FILES: u64 = 1024;
+
+/// Connections of authorities at once, together and of one address: an order causes a handful.
+const ACME_CONNECTIONS: (usize, usize) = (32, 8);
 
 /// A running gateway.
 pub struct Running {
@@ -66,6 +76,8 @@ struct Services {
     pop3: Arc<pop3::session::Context>,
     pop3_tls: Acceptor,
     pop3_limits: Limits,
+    acme: Responder,
+    acme_limits: Limits,
 }
 
 /// Opens the data directory, binds every address, and serves until `shutdown`.
@@ -86,16 +98,18 @@ pub async fn serve(config: GatewayConfig, disk: Arc<dyn Disk>, shutdown: Shutdow
     }
     let (adopted, quarantined, waiting) = (recovery.adopted, recovery.quarantined, recovery.waiting);
     tracing::info!(waiting, adopted, quarantined, "spool is open");
-    let certificates =
-        Certificates::load(&config.tls, &config.data_dir, &names, Arc::clone(&disk)).map_err(Failure::cannot)?;
-    let certificates = Arc::new(certificates);
-    let authorities = Arc::new(authorities(&config, disk)?);
-    let services = Arc::new(services(&config, &spool, &certificates, &authorities)?);
+    let certificates = Arc::new(Certificates::load(&config.tls, &config.data_dir, &names, Arc::clone(&disk))?);
+    let answers = Arc::new(Answers::default());
+    let renewal = renewal(&config, &answers, Arc::clone(&disk))?;
+    let upkeep = Upkeep::new(Arc::clone(&certificates), renewal, Arc::new(SystemClock));
+    let authorities = Arc::new(authorities(&config, Arc::clone(&disk))?);
+    let services = Arc::new(services(&config, &spool, &certificates, &authorities, answers)?);
     let mut addresses = Vec::new();
     for listener in &listeners {
         addresses.push((listener.kind, listener.address()?));
     }
-    let done = tokio::spawn(run(listeners, services, spool, shutdown));
+    Presence::announce(disk.as_ref(), &config.data_dir, &addresses);
+    let done = tokio::spawn(run(listeners, services, spool, upkeep, shutdown));
     Ok(Running { addresses, certificates, authorities, done })
 }
 
@@ -125,11 +139,26 @@ fn authorities(config: &GatewayConfig, disk: Arc<dyn Disk>) -> Result<ClientAuth
     Ok(read)
 }
 
+/// Where the next certificate comes from, if an authority makes it.
+fn renewal(config: &GatewayConfig, answers: &Arc<Answers>, disk: Arc<dyn Disk>) -> Result<Option<Renewal>, TlsError> {
+    let CertificateSource::Acme(settings) = &config.tls.source else { return Ok(None) };
+    let store = tls::store(settings, &config.data_dir, &disk);
+    let authority = Authority::new(settings, store.clone(), Arc::clone(answers), disk)?;
+    Ok(Some(Renewal {
+        issuer: Arc::new(authority),
+        store,
+        names: settings.names.clone(),
+        directory: settings.directory.clone(),
+        chance: tls::renewal::chance,
+    }))
+}
+
 fn services(
     config: &GatewayConfig,
     spool: &Spool,
     certificates: &Certificates,
     authorities: &Arc<ClientAuthorities>,
+    answers: Arc<Answers>,
 ) -> Result<Services, Failure> {
     let pop3_tls = certificates.acceptor(Protocol::Pop3).map_err(Failure::cannot)?;
     let smtp_tls = certificates.acceptor(Protocol::Smtp).map_err(Failure::cannot)?;
@@ -178,6 +207,8 @@ fn services(
             config.pop3.max_connections_per_ip,
             config.pop3.reserved_connections,
         ),
+        acme: Responder::new(answers)?,
+        acme_limits: Limits::new(ACME_CONNECTIONS.0, ACME_CONNECTIONS.1, 0),
     })
 }
 
@@ -186,10 +217,12 @@ async fn run(
     listeners: Vec<Listener>,
     services: Arc<Services>,
     spool: Spool,
+    upkeep: Upkeep,
     mut shutdown: Shutdown,
 ) -> Result<(), Failure> {
     let (trigger, stopping) = ShutdownTrigger::new();
     let mut accepting = JoinSet::new();
+    accepting.spawn(upkeep::run(upkeep, stopping.clone()));
     for listener in listeners {
         accepting.spawn(accept(listener, Arc::clone(&services), stopping.clone()));
     }
@@ -267,7 +300,8 @@ fn note_panic(ended: Result<(), tokio::task::JoinError>) {
 fn admit(kind: Kind, services: &Services, stream: &TcpStream, peer: SocketAddr) -> Option<Admitted> {
     let (limits, known) = match kind {
         Kind::Smtp | Kind::Smtps => (&services.smtp_limits, services.smtp.sources.names_network_of(peer.ip())),
-        _ => (&services.pop3_limits, services.pop3.gate.knows(peer.ip())),
+        Kind::AcmeTls | Kind::AcmeHttp => (&services.acme_limits, false),
+        Kind::Pop3 | Kind::Pop3s => (&services.pop3_limits, services.pop3.gate.knows(peer.ip())),
     };
     let refused = match limits.admit(peer.ip(), known) {
         Ok(admitted) => return Some(admitted),
@@ -285,7 +319,7 @@ fn busy(kind: Kind) -> Vec<u8> {
     match kind {
         Kind::Pop3 => b"-ERR [SYS/TEMP] too many connections; try again later\r\n".to_vec(),
         Kind::Smtp => smtp::busy(),
-        Kind::Smtps | Kind::Pop3s => Vec::new(),
+        Kind::Smtps | Kind::Pop3s | Kind::AcmeTls | Kind::AcmeHttp => Vec::new(),
     }
 }
 
@@ -344,5 +378,7 @@ async fn session(
             }
             Err(error) => tracing::info!(%peer, %error, "TLS handshake failed"),
         },
+        Kind::AcmeTls => Box::pin(services.acme.tls(stream)).await,
+        Kind::AcmeHttp => Box::pin(services.acme.http(stream)).await,
     }
 }

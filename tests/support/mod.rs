@@ -7,9 +7,11 @@
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
 pub mod archiver;
+pub mod authority;
 pub mod deeds;
 pub mod gateway;
 pub mod image;
+pub mod pebble;
 pub mod pop3;
 pub mod program;
 pub mod samples;

@@ -2,6 +2,7 @@
 //!
 //! Every command gets the file named by `--config` and ends with an [`Exit`] code or one sentence (interfaces.md).
 
+pub mod certificate;
 pub mod check_config;
 pub mod init;
 pub mod ledger;
@@ -9,6 +10,7 @@ pub mod mailbox;
 pub mod open;
 mod password;
 pub mod serve;
+pub mod status;
 pub mod verify;
 
 use crate::config::GatewayConfig;
@@ -46,6 +48,11 @@ enum Command {
     Ledger(ledger::Command),
     /// Recompute spool and ledger
     Verify(verify::Args),
+    /// Mailboxes, certificate, disk and uptime
+    Status(status::Args),
+    /// Renew the certificate of an authority, or change its key
+    #[command(subcommand)]
+    Certificate(certificate::Command),
     /// Write one message to standard output, without the server
     Open(open::Args),
 }
@@ -93,6 +100,8 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Mailbox(command) => mailbox::run(&context, command),
         Command::Ledger(command) => ledger::run(&context, command),
         Command::Verify(args) => verify::run(&context, args),
+        Command::Status(args) => status::run(&context, args),
+        Command::Certificate(command) => certificate::run(&context, command),
         Command::Open(args) => open::run(&context, args),
     }
 }

@@ -49,11 +49,15 @@ fn reload_at_hangup(certificates: Arc<Certificates>, authorities: Arc<ClientAuth
         signal(SignalKind::hangup()).map_err(|e| Failure::cannot(format!("cannot handle signals: {e}")))?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
+            // Whoever has mended what kept an authority away need not wait for the back-off.
+            certificates.nudge();
             let certificates = Arc::clone(&certificates);
             match tokio::task::spawn_blocking(move || certificates.reload()).await {
                 Ok(Ok(())) => tracing::info!("the certificate was read again"),
-                Ok(Err(error)) => tracing::error!(%error, "ALARM: the old certificate stays in use"),
-                Err(error) => tracing::error!(%error, "ALARM: the old certificate stays in use"),
+                Ok(Err(error)) => {
+                    tracing::warn!(alarm = "certificate", %error, "ALARM: the old certificate stays in use");
+                }
+                Err(error) => tracing::error!(%error, "the certificate could not be read"),
             }
             let authorities = Arc::clone(&authorities);
             match tokio::task::spawn_blocking(move || authorities.reload()).await {

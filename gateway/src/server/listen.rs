@@ -1,6 +1,6 @@
 //! The sockets that connections arrive at.
 
-use crate::config::GatewayConfig;
+use crate::config::{CertificateSource, GatewayConfig};
 use postkeep_shared::run::Failure;
 use std::{fmt, io, net::SocketAddr};
 use tokio::net::TcpListener;
@@ -19,6 +19,10 @@ pub enum Kind {
     Pop3,
     /// POP3 in TLS from the first octet.
     Pop3s,
+    /// An authority that checks our name by TLS-ALPN-01.
+    AcmeTls,
+    /// An authority that checks our name by HTTP-01.
+    AcmeHttp,
 }
 
 impl fmt::Display for Kind {
@@ -28,6 +32,8 @@ impl fmt::Display for Kind {
             Self::Smtps => "smtps",
             Self::Pop3 => "pop3",
             Self::Pop3s => "pop3s",
+            Self::AcmeTls => "acme-tls",
+            Self::AcmeHttp => "acme-http",
         })
     }
 }
@@ -40,6 +46,8 @@ impl Kind {
             Self::Smtps => "smtp.listen_tls",
             Self::Pop3 => "pop3.listen",
             Self::Pop3s => "pop3.listen_tls",
+            Self::AcmeTls => "tls.acme.tls_listen",
+            Self::AcmeHttp => "tls.acme.http_listen",
         }
     }
 }
@@ -59,25 +67,45 @@ impl Listener {
     }
 }
 
+/// Tries every address of the configuration and gives it up again.
+///
+/// Needs a tokio runtime, as every socket here does.
+#[must_use]
+pub fn can_bind(config: &GatewayConfig) -> Vec<(Kind, SocketAddr, Result<(), Failure>)> {
+    let tried = |(kind, address): (Kind, SocketAddr)| {
+        (kind, address, listen(address).map(drop).map_err(|error| failure(kind, address, &error)))
+    };
+    wanted(config).into_iter().map(tried).collect()
+}
+
 /// Binds every address of the configuration, or none.
 pub(super) fn bind(config: &GatewayConfig) -> Result<Vec<Listener>, Failure> {
-    let lists = [
+    let mut listeners = Vec::new();
+    for (kind, address) in wanted(config) {
+        let socket = listen(address).map_err(|error| failure(kind, address, &error))?;
+        listeners.push(Listener { kind, socket });
+    }
+    if listeners.iter().all(|listener| matches!(listener.kind, Kind::AcmeTls | Kind::AcmeHttp)) {
+        return Err(Failure::usage("no address to listen at: fill smtp.listen and pop3.listen"));
+    }
+    Ok(listeners)
+}
+
+/// What the configuration asks for.
+fn wanted(config: &GatewayConfig) -> Vec<(Kind, SocketAddr)> {
+    let (mut acme_tls, mut acme_http) = (&[][..], &[][..]);
+    if let CertificateSource::Acme(settings) = &config.tls.source {
+        (acme_tls, acme_http) = (&settings.tls_listen, &settings.http_listen);
+    }
+    let lists: [(Kind, &[SocketAddr]); 6] = [
+        (Kind::AcmeTls, acme_tls),
+        (Kind::AcmeHttp, acme_http),
         (Kind::Smtp, &config.smtp.listen),
         (Kind::Smtps, &config.smtp.listen_tls),
         (Kind::Pop3, &config.pop3.listen),
         (Kind::Pop3s, &config.pop3.listen_tls),
     ];
-    let mut listeners = Vec::new();
-    for (kind, addresses) in lists {
-        for address in addresses {
-            let socket = listen(*address).map_err(|error| failure(kind, *address, &error))?;
-            listeners.push(Listener { kind, socket });
-        }
-    }
-    if listeners.is_empty() {
-        return Err(Failure::usage("no address to listen at: fill smtp.listen and pop3.listen"));
-    }
-    Ok(listeners)
+    lists.into_iter().flat_map(|(kind, list)| list.iter().map(move |address| (kind, *address))).collect()
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {

@@ -132,6 +132,11 @@ impl Section {
         }
     }
 
+    /// Leaves a key alone that a mistake was reported for already.
+    pub fn skip(&self, key: &str) {
+        self.take(key);
+    }
+
     /// Every key of this table, for tables whose keys are names.
     #[must_use]
     pub fn keys(&self) -> Vec<String> {
