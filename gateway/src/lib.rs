@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod ledger;
 pub mod mailbox;
 pub mod node;

@@ -4,6 +4,7 @@
 
 pub mod certificate;
 pub mod check_config;
+pub mod doctor;
 pub mod init;
 pub mod ledger;
 pub mod mailbox;
@@ -48,6 +49,8 @@ enum Command {
     Ledger(ledger::Command),
     /// Recompute spool and ledger
     Verify(verify::Args),
+    /// What is wrong and how to mend it; the DNS records to publish
+    Doctor(doctor::Args),
     /// Mailboxes, certificate, disk and uptime
     Status(status::Args),
     /// Renew the certificate of an authority, or change its key
@@ -100,6 +103,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Mailbox(command) => mailbox::run(&context, command),
         Command::Ledger(command) => ledger::run(&context, command),
         Command::Verify(args) => verify::run(&context, args),
+        Command::Doctor(args) => doctor::run(&context, args),
         Command::Status(args) => status::run(&context, args),
         Command::Certificate(command) => certificate::run(&context, command),
         Command::Open(args) => open::run(&context, args),

@@ -110,6 +110,37 @@ impl Dns {
     }
 }
 
+/// What only `doctor` asks for.
+impl Dns {
+    /// Values of CAA records that name issuers (RFC 8659 §4.2), as they stand there.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub async fn caa(&self, name: &str) -> Result<Vec<String>, Trouble> {
+        let issue = |data: &RData| match data {
+            RData::CAA(caa) if caa.tag.eq_ignore_ascii_case("issue") => {
+                Some(postkeep_shared::run::printable(&caa.value))
+            }
+            _ => None,
+        };
+        self.ask(absolute(name)?, RecordType::CAA, issue).await
+    }
+
+    /// TLSA records (RFC 6698 §2.1): usage, selector and matching type, and the data.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub async fn tlsa(&self, name: &str) -> Result<Vec<([u8; 3], Vec<u8>)>, Trouble> {
+        let take = |data: &RData| match data {
+            RData::TLSA(tlsa) => {
+                Some(([tlsa.cert_usage.into(), tlsa.selector.into(), tlsa.matching.into()], tlsa.cert_data.clone()))
+            }
+            _ => None,
+        };
+        self.ask(absolute(name)?, RecordType::TLSA, take).await
+    }
+}
+
 impl Resolver for Dns {
     fn txt<'a>(&'a self, name: &'a str) -> Answer<'a, String> {
         Box::pin(async move {

@@ -1,4 +1,4 @@
-//! A DNS server on loopback: answers TXT, A, AAAA, MX and PTR over UDP from a table (RFC 1035 §4). For tests.
+//! A DNS server on loopback: answers TXT, A, AAAA, MX, PTR and whatever else is given as octets over UDP from a table (RFC 1035 §4). For tests.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -19,6 +19,8 @@ pub(crate) enum Data {
     Address(IpAddr),
     Mx(u16, &'static str),
     Ptr(&'static str),
+    /// Type and octets.
+    Raw(u16, Vec<u8>),
 }
 
 /// One line of the table.
@@ -118,6 +120,7 @@ fn record(line: &Line, wanted: u16) -> Option<Vec<u8>> {
         Data::Address(IpAddr::V6(ip)) => (28, ip.octets().to_vec()),
         Data::Ptr(name) => (12, encoded(name)),
         Data::Mx(preference, name) => (15, [preference.to_be_bytes().to_vec(), encoded(name)].concat()),
+        Data::Raw(kind, octets) => (*kind, octets.clone()),
         Data::Txt(texts) => (16, texts.iter().flat_map(|text| counted(text)).collect()),
     };
     if kind != wanted {
