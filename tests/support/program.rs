@@ -184,6 +184,20 @@ impl Server {
         }
     }
 
+    /// Sends it a signal by name and waits for its end; how it ended and what it had written.
+    pub fn signal(mut self, name: &str) -> Result<(std::process::ExitStatus, String)> {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status()?;
+        ensure!(status.success(), "kill failed");
+        let deadline = Instant::now() + STOP_LIMIT;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok((status, self.log()));
+            }
+            ensure!(Instant::now() < deadline, "the program does not end at {name}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Ends it as a crash would (SIGKILL).
     pub fn kill(mut self) -> Result<()> {
         self.child.kill()?;
