@@ -73,7 +73,12 @@ impl Rounds {
     pub fn open(config: ArchiverConfig, disk: &Arc<dyn Disk>, shutdown: Shutdown) -> Result<Self, Failure> {
         let key = UnlockKey::load(&config.unlock_key_file(), &**disk)?;
         let store = Store::open(&config.store_dir(), &Unlock::Key(&key), Arc::clone(disk))?;
+        for note in store.notes() {
+            tracing::warn!("found while opening the store: {note}");
+        }
         let (staging, state) = staging_and_state(&config, disk)?;
+        // What a start took ends here: `archiver/tests/kill.rs` waits for this line.
+        tracing::info!("store is open");
         Ok(Self { config, store, state, staging, shutdown })
     }
 
