@@ -87,7 +87,7 @@ struct Dialogue {
 }
 
 /// Message `name`: a number, and behind `-` what is wrong with it.
-fn message(name: &str) -> (Vec<u8>, Entry) {
+pub(super) fn message(name: &str) -> (Vec<u8>, Entry) {
     let (number, fault) = name.split_once('-').unwrap_or((name, ""));
     let n: u64 = number.parse().expect("a number");
     let uidl = Uidl([n as u8; 16]);
@@ -260,13 +260,13 @@ async fn serve(stream: Box<dyn Stream>, steps: &[Step], feed: &mut Feed) -> Resu
 }
 
 /// Certificate and key of a server.
-struct Identity {
+pub(super) struct Identity {
     pem: String,
-    config: Arc<ServerConfig>,
-    pin: Digest,
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) pin: Digest,
 }
 
-fn identity(name: &str, expired: bool) -> Identity {
+pub(super) fn identity(name: &str, expired: bool) -> Identity {
     let key = rcgen::KeyPair::generate().expect("key");
     let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("name");
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
@@ -297,7 +297,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// An archive of its own, for the server at `port`.
-fn archive(folder: &Path, port: u16, pin: Digest) -> ArchiverConfig {
+pub(super) fn archive(folder: &Path, port: u16, pin: Digest) -> ArchiverConfig {
     static EMPTY: OnceLock<tempfile::TempDir> = OnceLock::new();
     let empty = EMPTY.get_or_init(|| {
         let empty = tempfile::tempdir().expect("temporary folder");

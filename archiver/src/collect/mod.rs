@@ -13,6 +13,8 @@ pub mod judge;
 pub mod ledger;
 pub mod listing;
 pub mod machine;
+#[cfg(test)]
+mod order;
 pub mod password;
 pub mod report;
 mod round;

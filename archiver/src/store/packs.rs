@@ -199,7 +199,8 @@ impl Packs {
             open.unsynced = false;
         }
         if open.new {
-            if let Some(folder) = open.file.path().parent() {
+            // The folder's own name too: a process that was killed may have made it and not come to its sync.
+            for folder in open.file.path().ancestors().skip(1).take(2) {
                 self.disk.open_dir(folder)?.sync()?;
             }
             open.new = false;

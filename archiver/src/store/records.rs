@@ -291,7 +291,11 @@ impl Records {
         let open = match self.open.take() {
             Some((number, file)) if number == head.file => Some(file),
             _ if head.file == 0 => None,
-            _ => Some(self.disk.open_append(&self.path(head.file))?),
+            _ => {
+                // A process that was killed may have made this file and not come to the sync of its name.
+                self.disk.open_dir(&self.dir)?.sync()?;
+                Some(self.disk.open_append(&self.path(head.file))?)
+            }
         };
         if let Some(file) = open {
             if file.len()? != head.end {

@@ -23,6 +23,12 @@ pub enum Operation {
     SyncDir,
     /// A name was removed.
     Remove,
+    /// The pages of a file were dropped from the page cache.
+    DropCache,
+    /// Octets were read from a file.
+    Read,
+    /// Something happened that is no operation of a disk, and a test wants to know when: [`FaultyDisk::note`].
+    Note,
 }
 
 /// One operation that was carried out, in order.
@@ -30,7 +36,7 @@ pub enum Operation {
 pub struct Done {
     /// What.
     pub operation: Operation,
-    /// On which path; for renames the new one.
+    /// On which path; for renames the new one; for a note its text.
     pub path: PathBuf,
 }
 
@@ -59,11 +65,21 @@ impl Error {
     }
 }
 
-/// Operations that are left out although their caller is told they were done.
+/// Operations that are not carried out, or not yet, although their caller is told they were done.
 struct Omission {
     operation: Operation,
     /// Part of the path; every path with it is meant.
     path: String,
+    /// Whether they are kept for [`FaultyDisk::carry_out`].
+    later: bool,
+}
+
+/// Octets that are in the page cache and will never reach the disk.
+struct Loss {
+    /// Part of the path; every path with it is meant.
+    path: String,
+    /// The first octet that is lost.
+    from: u64,
 }
 
 #[derive(Default)]
@@ -71,6 +87,8 @@ struct State {
     done: Vec<Done>,
     fault: Option<Fault>,
     omitted: Vec<Omission>,
+    put_off: Vec<Done>,
+    losses: Vec<Loss>,
 }
 
 /// Passes everything on to another disk, except the one call that is to fail.
@@ -119,14 +137,69 @@ impl FaultyDisk {
 
     /// From now on says "done" to every operation of this kind on a path that contains `path`, and does nothing: the
     /// program with one step of its protocol removed, to see whether a check of that protocol notices. For operations
-    /// without a result to hand out, that is, syncs, renames and removals.
+    /// without a result to hand out, that is, syncs, renames, removals and dropped caches. A read that is left out is
+    /// answered, but not counted: as if the program went by what it remembers.
     pub fn omit(&self, operation: Operation, path: &str) {
-        self.with(|state| state.omitted.push(Omission { operation, path: path.to_owned() }));
+        self.with(|state| state.omitted.push(Omission { operation, path: path.to_owned(), later: false }));
     }
 
+    /// As [`Self::omit`], but what is left out is done in the end, by [`Self::carry_out`]: the program with two steps of
+    /// its protocol in the wrong order. For syncs.
+    pub fn put_off(&self, operation: Operation, path: &str) {
+        self.with(|state| state.omitted.push(Omission { operation, path: path.to_owned(), later: true }));
+    }
+
+    /// Does what was put off.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub fn carry_out(&self) -> DiskResult<()> {
+        for done in self.with(|state| std::mem::take(&mut state.put_off)) {
+            match done.operation {
+                Operation::Sync => self.inner.open_append(&done.path)?.sync()?,
+                Operation::SyncDir => self.inner.open_dir(&done.path)?.sync()?,
+                _ => {}
+            }
+            self.with(|state| state.done.push(done));
+        }
+        Ok(())
+    }
+
+    /// From now on files whose path contains `path` lose what they hold from octet `from` on, in the moment their pages
+    /// are dropped from the page cache: writes and syncs said that all was well, and the octets are not on the disk, as
+    /// after a sync that failed before (`docs/durability.md`). The octets are zero then, for everybody and for good.
+    pub fn lose(&self, path: &str, from: u64) {
+        self.with(|state| state.losses.push(Loss { path: path.to_owned(), from }));
+    }
+
+    fn lost(&self, path: &Path) -> io::Result<()> {
+        let text = path.to_string_lossy();
+        let froms = self.with(|state| {
+            state.losses.iter().filter(|loss| text.contains(&loss.path)).map(|loss| loss.from).collect::<Vec<_>>()
+        });
+        for from in froms {
+            let file = std::fs::OpenOptions::new().write(true).open(path)?;
+            let len = usize::try_from(file.metadata()?.len().saturating_sub(from)).map_err(io::Error::other)?;
+            std::os::unix::fs::FileExt::write_all_at(&file, &vec![0; len], from)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a line into the order of what was done.
+    pub fn note(&self, what: &str) {
+        self.with(|state| state.done.push(Done { operation: Operation::Note, path: what.into() }));
+    }
+
+    /// Whether the operation is not to be carried out; keeps it where it is put off.
     fn is_omitted(&self, operation: Operation, path: &Path) -> bool {
         let text = path.to_string_lossy();
-        self.with(|state| state.omitted.iter().any(|o| o.operation == operation && text.contains(&o.path)))
+        self.with(|state| {
+            let found = state.omitted.iter().find(|o| o.operation == operation && text.contains(&o.path));
+            if found.is_some_and(|omission| omission.later) {
+                state.put_off.push(Done { operation, path: path.to_owned() });
+            }
+            found.is_some()
+        })
     }
 
     /// Carries out an operation without a value, or leaves it out.
@@ -250,8 +323,20 @@ struct FaultyFile {
     disk: FaultyDisk,
 }
 
+impl FaultyFile {
+    /// Counts a read.
+    fn is_read(&self) {
+        if !self.disk.is_omitted(Operation::Read, self.inner.path()) {
+            let path = self.inner.path().to_owned();
+            self.disk.with(|state| state.done.push(Done { operation: Operation::Read, path }));
+        }
+    }
+}
+
 impl Read for FaultyFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.disk.check(Operation::Read)?;
+        self.is_read();
         self.inner.read(buffer)
     }
 }
@@ -286,6 +371,8 @@ impl DiskFile for FaultyFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> DiskResult<()> {
+        self.disk.check(Operation::Read).map_err(|e| DiskError::new("read", self.inner.path(), e))?;
+        self.is_read();
         self.inner.read_at(buffer, offset)
     }
 
@@ -303,7 +390,11 @@ impl DiskFile for FaultyFile {
     }
 
     fn drop_cache(&self) -> DiskResult<()> {
-        self.inner.drop_cache()
+        let path = self.inner.path();
+        self.disk.step(Operation::DropCache, path, "drop the cache of", || {
+            self.inner.drop_cache()?;
+            self.disk.lost(path).map_err(|e| DiskError::new("write", path, e))
+        })
     }
 }
 
