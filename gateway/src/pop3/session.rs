@@ -2,7 +2,8 @@
 //!
 //! Memory per session is two blocks whatever the message: a block is read and checked, goes out, and only then the
 //! next is read. Where a message turns out damaged the connection is dropped as it is, without a final dot and
-//! without TLS close_notify, so that no client can take the part for the whole (reliability: RETR).
+//! without TLS close_notify, so that no client can take the part for the whole (reliability: RETR). Each session and
+//! each message that was given whole is one line in the log, without a credential and without a word of the message.
 
 use super::{
     Credentials, Event, Fetch, Item, Listing, Pop3,
@@ -14,11 +15,17 @@ use crate::{
 };
 use postkeep_shared::{
     drive::{DriveError, Driven, Driver, Stream},
+    mail::MailboxId,
     pop3::Code,
     receipt::Entry,
-    run::Shutdown,
+    run::{Shutdown, printable},
 };
-use std::{io::Read as _, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io::Read as _,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::task::spawn_blocking;
 
 /// Octets read at once.
@@ -55,11 +62,39 @@ pub async fn serve(
     let machine = Pop3::new(&context.hostname, encrypted);
     let mut driver = Driver::new(machine, stream, context.login_timeout, context.idle_timeout);
     driver.set_step_deadline(Some(context.login_timeout));
-    let session = Session { peer, context, opened: None, reading: Reading::Nothing, shutdown };
-    match session.run(driver).await {
-        Ok(()) => tracing::debug!(%peer, "pop3 session ended"),
-        Err(reason) => tracing::info!(%peer, reason, "pop3 connection dropped"),
-    }
+    let account = Account { tls: encrypted, ..Account::default() };
+    let mut session = Session { peer, context, opened: None, reading: Reading::Nothing, shutdown, account };
+    let started = Instant::now();
+    let ended = session.run(driver).await;
+    let Account { tls, mailbox, messages, octets, removed } = session.account;
+    let end = ended.as_ref().err().map_or("closed", String::as_str);
+    tracing::info!(
+        peer = %peer.ip(),
+        tls,
+        mailbox = %mailbox.map(|id| id.to_string()).unwrap_or_default(),
+        messages,
+        octets,
+        removed,
+        end = %printable(end.as_bytes()),
+        ms = millis(started),
+        "pop3 session"
+    );
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What a session did, for the log.
+#[derive(Default)]
+struct Account {
+    tls: bool,
+    mailbox: Option<MailboxId>,
+    /// Given whole, by RETR or XRETR.
+    messages: u64,
+    /// Of those messages.
+    octets: u64,
+    removed: usize,
 }
 
 struct Session {
@@ -68,6 +103,7 @@ struct Session {
     opened: Option<Opened>,
     reading: Reading,
     shutdown: Shutdown,
+    account: Account,
 }
 
 /// What is being sent.
@@ -84,11 +120,13 @@ type Entries = Box<dyn Iterator<Item = Result<Entry, SpoolError>> + Send>;
 struct Open {
     reader: MessageReader,
     block: Vec<u8>,
+    fetch: Fetch,
+    since: Instant,
 }
 
 impl Session {
     /// The error is why the connection was dropped, for the log.
-    async fn run(mut self, mut driver: Driver<Pop3>) -> Result<(), String> {
+    async fn run(&mut self, mut driver: Driver<Pop3>) -> Result<(), String> {
         loop {
             let event = match self.next(&mut driver).await? {
                 None => return Ok(()),
@@ -102,6 +140,7 @@ impl Session {
                     // On the heap: an idle session must not carry the memory of a handshake.
                     driver = Box::pin(driver.upgrade(proof, handshake)).await.map_err(|e| format!("TLS: {e}"))?;
                     driver.machine.tls_started();
+                    self.account.tls = true;
                     continue;
                 }
                 Some(Driven::Event(event)) => event,
@@ -150,6 +189,7 @@ impl Session {
                 driver.set_read_deadline(self.context.idle_timeout);
                 driver.set_step_deadline(Some(self.context.idle_timeout));
                 driver.machine.logged_in(Box::new(Numbered(Arc::clone(&opened.maildrop))));
+                self.account.mailbox = Some(opened.mailbox);
                 self.opened = Some(opened);
             }
             Err(failure) => {
@@ -163,10 +203,11 @@ impl Session {
     async fn open(&mut self, machine: &mut Pop3, position: usize, fetch: Fetch) -> Result<(), String> {
         let Some(opened) = &self.opened else { return Err("no mailbox is open".into()) };
         let (maildrop, identity) = (Arc::clone(&opened.maildrop), Arc::clone(&opened.identity));
+        let since = Instant::now();
         let work = spawn_blocking(move || {
             let reader = maildrop.open(position, &identity)?;
             let reader = if fetch == Fetch::Counted { reader } else { reader.with_line_end() };
-            let mut open = Box::new(Open { reader, block: Vec::with_capacity(BLOCK) });
+            let mut open = Box::new(Open { reader, block: Vec::with_capacity(BLOCK), fetch, since });
             Ok::<_, SpoolError>(open.fill().map(|()| open))
         });
         match work.await.map_err(|e| e.to_string())? {
@@ -198,6 +239,7 @@ impl Session {
         }
         if last {
             machine.content_end();
+            self.given(&open);
             return Ok(());
         }
         let (open, read) = spawn_blocking(move || {
@@ -209,6 +251,25 @@ impl Session {
         read.map_err(|error| self.alarm_text(&error.to_string(), &open.reader.entry().body.uidl.to_string()))?;
         self.reading = Reading::Message(open);
         Ok(())
+    }
+
+    /// A message has gone out to its end.
+    fn given(&mut self, open: &Open) {
+        if matches!(open.fetch, Fetch::Top(_)) {
+            return;
+        }
+        let entry = &open.reader.entry().body;
+        self.account.messages += 1;
+        self.account.octets += entry.size;
+        tracing::info!(
+            peer = %self.peer.ip(),
+            mailbox = %entry.mailbox,
+            uidl = %entry.uidl,
+            seq = entry.seq,
+            size = entry.size,
+            ms = millis(open.since),
+            "pop3 message given"
+        );
     }
 
     async fn ledger(&mut self, machine: &mut Pop3, from: u64) -> Result<(), String> {
@@ -254,7 +315,7 @@ impl Session {
         let removed = if count == 0 { Ok(()) } else { opened.maildrop.remove(positions).await };
         drop(opened);
         match &removed {
-            Ok(()) => tracing::info!(%peer, %mailbox, count, "pop3 logout, marked messages removed"),
+            Ok(()) => self.account.removed = count,
             Err(error) => tracing::error!(%peer, %mailbox, count, %error, "ALARM: nothing could be removed"),
         }
         machine.updated(removed.is_ok());
