@@ -178,7 +178,8 @@ fn report(seen: &Seen, kills: u64, seed: u64, took: Duration, slowest: Duration)
         faults.len()
     );
     ensure!(lost.is_empty() && twice == 0 && faults.is_empty(), "seed {seed}: lost {lost:?}, faults {faults:?}");
-    ensure!(slowest < Duration::from_secs(5), "a start took {slowest:.1?}");
+    // A tenth of a second usually; the rest is for machines with other work.
+    ensure!(slowest < Duration::from_secs(20), "a start took {slowest:.1?}");
     ensure!(acknowledged.len() as u64 > kills, "hardly any load: {} acknowledged", acknowledged.len());
     Ok(())
 }
