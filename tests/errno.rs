@@ -55,7 +55,7 @@ fn sweep<D: Deed>(usual: usize) -> Result<()> {
         promised.found,
         started.elapsed()
     );
-    ensure!(struck * 4 >= points.len() * 3, "only {struck} of {} points were reached", points.len());
+    ensure!(struck * 2 >= points.len(), "only {struck} of {} points were reached", points.len());
     Ok(())
 }
 

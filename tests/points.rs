@@ -4,7 +4,7 @@
 //!
 //! The calls of all threads are counted together (`support/strike.py`): on files below the program's folder, and what
 //! goes out on connections, so that some points lie just before and just after a reply. A first run without a kill
-//! counts them; then every point, or as many as are usual spread evenly, is killed once. `POSTKEEP_POINTS=all` takes
+//! counts them; then every point, or as many as are usual (every other one in the last quarter), is killed once. `POSTKEEP_POINTS=all` takes
 //! them all.
 
 mod support;
@@ -24,7 +24,7 @@ fn sweep<D: Deed>(usual: usize) -> Result<()> {
     let (started, (mut random, seed)) = (Instant::now(), Random::seeded());
     let mut deed = D::prepare()?;
     let whole = deed.once(Watch { blow: Blow::Kill, at: 0 })?.seen;
-    let points = strike::sample(whole.calls.len(), usual, &mut random);
+    let points = strike::sample_to_the_end(whole.calls.len(), usual, &mut random);
     let (mut kinds, mut stages, mut missed) = (BTreeMap::new(), BTreeMap::new(), 0);
     for at in points.iter().map(|i| i + 1) {
         let watch = Watch { blow: Blow::Kill, at };
@@ -50,7 +50,7 @@ fn sweep<D: Deed>(usual: usize) -> Result<()> {
         promised.found,
         started.elapsed()
     );
-    ensure!(struck * 4 >= points.len() * 3, "only {struck} of {} points were reached", points.len());
+    ensure!(struck * 2 >= points.len(), "only {struck} of {} points were reached", points.len());
     ensure!(stages.len() > 1, "every point lies in the same stage");
     Ok(())
 }

@@ -179,8 +179,25 @@ pub fn sample(all: usize, usual: usize, random: &mut super::Random) -> Vec<usize
     if all <= usual || std::env::var("POSTKEEP_POINTS").is_ok_and(|points| points == "all") {
         return (0..all).collect();
     }
-    let offset = random.below(all as u64) as usize;
-    let mut points: Vec<usize> = (0..usual).map(|i| (offset + i * all / usual) % all).collect();
+    spread(0, all, usual, random)
+}
+
+/// As [`sample`], with every other point in the last quarter: most of what is promised is promised there.
+pub fn sample_to_the_end(all: usize, usual: usize, random: &mut super::Random) -> Vec<usize> {
+    let (taken, quarter) = (sample(all, usual, random), all - all / 4);
+    if taken.len() == all {
+        return taken;
+    }
+    let mut points = spread(0, quarter, usual / 2, random);
+    points.extend(spread(quarter, all, usual - usual / 2, random));
+    points
+}
+
+fn spread(from: usize, to: usize, count: usize, random: &mut super::Random) -> Vec<usize> {
+    let all = to - from;
+    let count = count.min(all);
+    let offset = random.below(all.max(1) as u64) as usize;
+    let mut points: Vec<usize> = (0..count).map(|i| from + (offset + i * all / count) % all).collect();
     points.sort_unstable();
     points
 }
