@@ -7,6 +7,7 @@
 mod limits;
 mod listen;
 mod presence;
+mod spare;
 
 pub(crate) use limits::network;
 pub use limits::{Admitted, Limits, Refused};
@@ -30,6 +31,7 @@ use postkeep_shared::{
     disk::Disk,
     run::{Failure, Shutdown, ShutdownTrigger},
 };
+use spare::{Shortage, Spare};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpStream,
@@ -38,8 +40,6 @@ use tokio::{
 
 /// Longest wait for sessions when the program stops.
 pub const DRAIN: Duration = Duration::from_secs(10);
-/// Wait after a connection could not be taken (no file descriptors left): trying at once would only burn a core.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Files beside the connections: the spool's, the ledger's, sixteen per message under way, the index.
 const OTHER_FILES: u64 = 1024;
@@ -221,10 +221,11 @@ async fn run(
     mut shutdown: Shutdown,
 ) -> Result<(), Failure> {
     let (trigger, stopping) = ShutdownTrigger::new();
-    let mut accepting = JoinSet::new();
+    let (mut accepting, shortage) = (JoinSet::new(), Shortage::default());
     accepting.spawn(upkeep::run(upkeep, stopping.clone()));
     for listener in listeners {
-        accepting.spawn(accept(listener, Arc::clone(&services), stopping.clone()));
+        let spare = Spare::new(shortage.clone());
+        accepting.spawn(accept(listener, Arc::clone(&services), spare, stopping.clone()));
     }
     let mut failed = spool.failed();
     let failure = tokio::select! {
@@ -254,9 +255,8 @@ async fn run(
 }
 
 /// Takes connections until told to stop, then waits for the sessions they became.
-async fn accept(listener: Listener, services: Arc<Services>, mut stopping: Shutdown) {
+async fn accept(listener: Listener, services: Arc<Services>, mut spare: Spare, mut stopping: Shutdown) {
     let mut sessions = JoinSet::new();
-    let mut spare = Spare::new();
     loop {
         let accepted = tokio::select! {
             () = stopping.fired() => break,
@@ -267,6 +267,8 @@ async fn accept(listener: Listener, services: Arc<Services>, mut stopping: Shutd
             accepted = listener.socket.accept() => accepted,
         };
         match accepted {
+            // A client that does not even get this line loses nothing.
+            Ok((stream, _)) if spare.is_short() => drop(stream.try_write(&busy(listener.kind))),
             Ok((stream, peer)) => {
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 if let Some(admitted) = admit(listener.kind, &services, &stream, peer) {
@@ -274,11 +276,7 @@ async fn accept(listener: Listener, services: Arc<Services>, mut stopping: Shutd
                     sessions.spawn(session(listener.kind, services, stream, peer, stopping, admitted));
                 }
             }
-            Err(error) => {
-                tracing::error!(%error, kind = %listener.kind, "ALARM: a connection could not be taken");
-                spare.turn_away(&listener).await;
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+            Err(error) => spare.relieve(&listener, &error, &mut stopping).await,
         }
     }
     drop(listener);
@@ -320,27 +318,6 @@ fn busy(kind: Kind) -> Vec<u8> {
         Kind::Pop3 => b"-ERR [SYS/TEMP] too many connections; try again later\r\n".to_vec(),
         Kind::Smtp => smtp::busy(),
         Kind::Smtps | Kind::Pop3s | Kind::AcmeTls | Kind::AcmeHttp => Vec::new(),
-    }
-}
-
-/// A descriptor kept for the moment when there is no other: given up, it lets one client be told to come back.
-struct Spare(Option<std::fs::File>);
-
-impl Spare {
-    fn new() -> Self {
-        Self(std::fs::File::open("/dev/null").ok())
-    }
-
-    /// Takes one connection only to turn it away.
-    async fn turn_away(&mut self, listener: &Listener) {
-        if self.0.take().is_some()
-            // Another task may have been faster with the descriptor, and the client may be gone.
-            && let Ok(Ok((stream, peer))) = tokio::time::timeout(ACCEPT_PAUSE, listener.socket.accept()).await
-        {
-            tracing::warn!(%peer, kind = %listener.kind, "turned away: out of descriptors");
-            let _ = stream.try_write(&busy(listener.kind));
-        }
-        *self = Self::new();
     }
 }
 
