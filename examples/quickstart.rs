@@ -198,12 +198,13 @@ fn show_reconcile(archiver: &Program) -> Result<()> {
     for line in archiver.stream(&["reconcile", "--json"])? {
         let n = |key: &str| number(&line, key);
         println!(
-            "  accepted {} = collected {} = filed {} + catch-all {} + dead letters {}",
+            "  accepted {} = collected {} = filed {} + catch-all {} + dead letters {} + quarantined {}",
             n("accepted")?,
             n("collected")?,
             n("filed")?,
             n("catchall")?,
-            n("dead_letters")?
+            n("dead_letters")?,
+            n("quarantined")?
         );
         println!(
             "  waiting {}, removed by others {}, missing {}",

@@ -2,6 +2,10 @@
 //!
 //! Nothing here opens a password file, a store or a connection.
 
+mod reading;
+
+pub use reading::Reading;
+
 use crate::{
     filing::{self, Rules, Template},
     journal::Profile,
@@ -84,6 +88,8 @@ pub struct Source {
     pub unknown: Unknown,
     /// The name of the folder in an owner's archive.
     pub folder: Template,
+    /// How its messages are read.
+    pub reading: Reading,
 }
 
 /// What the other side is.
@@ -322,6 +328,7 @@ fn source(config: &Config, table: &Section) -> Source {
         delete: delete(table),
         unknown,
         folder: folder.unwrap_or_default(),
+        reading: Reading::read(table, kind, profile),
     }
 }
 
@@ -455,6 +462,15 @@ mod tests {
             ("password = 'secret-word'", "put it into a file"),
             ("mx = 'msgw.example'", "list them as"),
             ("kind = 5", "must be a text in quotes, not a number"),
+            ("owner = 'ann'", "goes with profile = \"single\" only"),
+            ("profile = 'single'", "source[1].owner: missing"),
+            ("networks = []", "an empty list"),
+            ("networks = ['192.0.2.1/24']", "write the network's own address"),
+            ("mail_from = ['aurora.example']", "is not a reverse-path"),
+            ("tenants = ['a b']", "is not a name"),
+            ("envelope_headers = ['X-Envelope-To:']", "is not the name of a header"),
+            ("ignore_addresses = ['journal']", "is not an address"),
+            ("tenant = ['x']", "did you mean `tenants`?"),
             ("unknown = 'drop'", "is not one of: catchall, leave"),
             ("folder = 'Mail {yaer}'", "source[1].folder: `{yaer}` is not known; the places are {u-email}"),
             ("[[source]]\nname = 'm365'\nhosts = ['x']\nmailbox = 'y'\npassword_file = 'z'", "names a source before"),
@@ -472,6 +488,27 @@ mod tests {
         assert_eq!(read("-").expect("valid"), Some('-'));
         assert_eq!(read("").expect("valid"), None);
         assert!(read("++").is_err() && read("@").is_err() && read("a").is_err());
+    }
+
+    #[test]
+    fn evidence_of_the_gateway_needs_a_gateway() {
+        let pop3 = SOURCE.replace("mailbox = 'mbx-000102030405060708090a0b0c0d0e0f'", "kind = 'pop3'\nmailbox = 'all'");
+        for line in ["networks = ['192.0.2.0/24']", "tls_names = ['x']", "mail_from = ['<>']"] {
+            let text = load(&format!("{pop3}{line}\n")).expect_err(line).to_string();
+            assert!(text.contains("only a gateway tells"), "{text}");
+        }
+        let reading = load(&format!(
+            "{SOURCE}networks = ['192.0.2.0/24']\ntls_names = ['x']\nmail_from = ['<>', '@a.example']\n\
+             tenants = ['a.example']\ntrusted_host = 'mx.example'\nignore_addresses = ['all@a.example']\n\
+             envelope_headers = ['X-Envelope-To']\n"
+        ))
+        .expect("valid")
+        .sources
+        .remove(0)
+        .reading;
+        assert_eq!((reading.evidence.networks.len(), reading.evidence.mail_from.len()), (1, 2));
+        assert_eq!(reading.envelope_headers, ["x-envelope-to"]);
+        assert!(load(&format!("{pop3}profile = 'single'\nowner = 'ann'\n")).is_ok());
     }
 
     #[test]

@@ -6,11 +6,14 @@
 pub mod cli;
 pub mod collect;
 pub mod config;
+pub mod evidence;
 pub mod export;
 pub mod filing;
+pub mod import;
 pub mod journal;
 pub mod octets;
 pub mod reconcile;
 pub mod refile;
+pub mod review;
 pub mod store;
 pub mod why;

@@ -33,6 +33,11 @@ pub enum Command {
     Serve(ServeArgs),
     /// What would be made of one message, without storing it.
     Inspect(InspectArgs),
+    /// Take in messages from EML files, folders of them, mbox files and Maildirs.
+    ///
+    /// Killed anywhere and started again it goes on where it was; nothing is stored twice. Exit 1 when something was
+    /// kept unfiled, left or skipped.
+    Import(ImportArgs),
     /// Who has an archive.
     #[command(subcommand)]
     Owner(OwnerCommand),
@@ -49,6 +54,12 @@ pub enum Command {
     /// The store itself.
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Reports held until a person decides.
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
+    /// Reports that nobody could file: kept whole, and tried again.
+    #[command(subcommand)]
+    DeadLetter(DeadLetterCommand),
     /// Accepted, collected, filed, waiting, missing: do the numbers add up?
     ///
     /// Asks every host (nothing is deleted); exit 0 only when every number adds up.
@@ -90,6 +101,45 @@ pub struct RunArgs {
     /// Run with the data on a network file system all the same.
     #[arg(long)]
     pub i_accept_data_loss: bool,
+}
+
+/// Arguments of `import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// EML and mbox files, folders, Maildirs, our own exports.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// They are messages of this source: read and filed by its settings.
+    #[arg(long, value_name = "NAME", required_unless_present = "owner", conflicts_with = "owner")]
+    pub source: Option<String>,
+    /// They are messages of this owner.
+    #[arg(long, value_name = "NAME")]
+    pub owner: Option<String>,
+    /// They are an export of MailStore: its header fields name archive and folder.
+    #[arg(long)]
+    pub mailstore: bool,
+    /// How mbox files quote lines that begin with `From ` [default: looked at].
+    #[arg(long, value_enum, value_name = "DIALECT")]
+    pub mbox: Option<MboxArg>,
+    /// JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Run with the data on a network file system all the same.
+    #[arg(long)]
+    pub i_accept_data_loss: bool,
+}
+
+/// `--mbox`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MboxArg {
+    /// `>From ` once; what was quoted already cannot be told.
+    Mboxo,
+    /// One more `>`.
+    Mboxrd,
+    /// As mboxo, with Content-Length.
+    Mboxcl,
+    /// Not quoted, with Content-Length.
+    Mboxcl2,
 }
 
 /// Arguments of `inspect`.
@@ -282,6 +332,107 @@ pub enum StoreCommand {
     /// Make the catalog again from packs and records.
     RebuildCatalog {
         /// JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Commands of `quarantine`.
+#[derive(Debug, Subcommand)]
+pub enum QuarantineCommand {
+    /// What waits for a decision.
+    List {
+        /// Also what was released or rejected.
+        #[arg(long)]
+        all: bool,
+        /// Only from this source.
+        #[arg(long, value_name = "NAME")]
+        source: Option<String>,
+        /// JSON, one report per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Everything known of one report: why it is held, what the gateway saw, what was decided.
+    Show {
+        /// The report, as `list` names it; four digits are enough.
+        id: String,
+        /// The exact octets of the report instead.
+        #[arg(long, conflicts_with = "json")]
+        raw: bool,
+        /// JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// File reports like fresh ones. The reason is kept.
+    Release {
+        /// The reports, as `list` names them.
+        #[arg(value_name = "ID", conflicts_with_all = ["all", "source"])]
+        ids: Vec<String>,
+        /// Everything in quarantine.
+        #[arg(long)]
+        all: bool,
+        /// With --all: only from this source.
+        #[arg(long, value_name = "NAME", requires = "all")]
+        source: Option<String>,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// JSON, one report per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Mark reports as rejected; they are kept. The reason is kept.
+    Reject {
+        /// The reports, as `list` names them.
+        #[arg(value_name = "ID", conflicts_with_all = ["all", "source"])]
+        ids: Vec<String>,
+        /// Everything in quarantine.
+        #[arg(long)]
+        all: bool,
+        /// With --all: only from this source.
+        #[arg(long, value_name = "NAME", requires = "all")]
+        source: Option<String>,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// JSON, one report per line.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Commands of `dead-letter`.
+#[derive(Debug, Subcommand)]
+pub enum DeadLetterCommand {
+    /// All of them.
+    List {
+        /// Only from this source.
+        #[arg(long, value_name = "NAME")]
+        source: Option<String>,
+        /// JSON, one report per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Everything known of one.
+    Show {
+        /// The report, as `list` names it; four digits are enough.
+        id: String,
+        /// The exact octets of the report instead.
+        #[arg(long, conflicts_with = "json")]
+        raw: bool,
+        /// JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try to file them: after an update, or with other owners.
+    Retry {
+        /// The reports, as `list` names them [default: all].
+        #[arg(value_name = "ID", conflicts_with = "source")]
+        ids: Vec<String>,
+        /// Only from this source.
+        #[arg(long, value_name = "NAME")]
+        source: Option<String>,
+        /// JSON, one report per line.
         #[arg(long)]
         json: bool,
     },

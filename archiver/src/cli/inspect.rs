@@ -3,7 +3,7 @@
 use super::{InspectArgs, ProfileArg};
 use crate::{
     journal::{self, Context, Profile, Verdict},
-    octets::Octets,
+    octets::{FileOctets, Octets},
 };
 use postkeep_shared::{
     mail::{Digest, Hasher},
@@ -11,27 +11,9 @@ use postkeep_shared::{
 };
 use serde::Serialize;
 use std::{
-    fs::File,
     io::{self, Write as _},
-    os::unix::fs::FileExt as _,
     path::Path,
 };
-
-/// A message in a file, read where it is needed.
-struct FileOctets {
-    file: File,
-    len: u64,
-}
-
-impl Octets for FileOctets {
-    fn len(&self) -> u64 {
-        self.len
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(buffer, offset)
-    }
-}
 
 /// The document of `--json` (interfaces.md): these keys and no others.
 #[derive(Serialize)]
@@ -66,14 +48,9 @@ pub fn run(_config: Option<&Path>, args: &InspectArgs) -> Result<Exit, Failure> 
 }
 
 fn open(path: &Path) -> Result<FileOctets, Failure> {
-    let fail = |what: String| Failure::cannot(format!("cannot read {}: {what}", path.display()));
-    // Looked at before it is opened: opening a FIFO would wait for its writer.
-    let meta = std::fs::metadata(path).map_err(|e| fail(format!("{e}; name a file with one message")))?;
-    if !meta.is_file() {
-        return Err(fail("not a regular file; name a file with one message".into()));
-    }
-    let file = File::open(path).map_err(|e| fail(format!("{e}; check its permissions")))?;
-    Ok(FileOctets { file, len: meta.len() })
+    FileOctets::open(path).map_err(|error| {
+        Failure::cannot(format!("cannot read {}: {error}; name a file with one message", path.display()))
+    })
 }
 
 fn context(args: &InspectArgs) -> Context {
@@ -88,6 +65,7 @@ fn context(args: &InspectArgs) -> Context {
         rcpt: args.rcpt.clone(),
         ignore: args.ignore_address.clone(),
         trusted_host: args.trusted_host.clone(),
+        envelope_headers: Vec::new(),
     }
 }
 

@@ -5,12 +5,16 @@
 mod args;
 
 pub mod check_config;
+pub mod dead_letter;
 pub mod envelope;
 pub mod export;
+mod held;
+pub mod import;
 pub mod init;
 pub mod inspect;
 pub mod list;
 pub mod owner;
+pub mod quarantine;
 pub mod reconcile;
 pub mod run;
 pub mod serve;
@@ -20,8 +24,8 @@ pub mod store;
 pub mod why;
 
 pub use args::{
-    Cli, Command, EnvelopeArgs, ExportArgs, ExportFormat, InitArgs, InspectArgs, ListArgs, OwnerCommand, ProfileArg,
-    ReconcileArgs, RunArgs, ServeArgs, ShowArgs, StatusArgs, StoreCommand, WhyArgs,
+    Cli, Command, DeadLetterCommand, EnvelopeArgs, ExportArgs, ExportFormat, ImportArgs, InitArgs, InspectArgs, ListArgs, MboxArg, OwnerCommand, ProfileArg,
+    QuarantineCommand, ReconcileArgs, RunArgs, ServeArgs, ShowArgs, StatusArgs, StoreCommand, WhyArgs,
 };
 
 use crate::config::ArchiverConfig;
@@ -45,6 +49,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Init(args) => init::run(config, args),
         Command::Run(args) => run::run(config, args),
         Command::Serve(args) => serve::run(config, args),
+        Command::Import(args) => import::run(config, args),
         Command::Inspect(args) => inspect::run(config, args),
         Command::Owner(command) => owner::run(config, command),
         Command::List(args) => list::run(config, args),
@@ -53,6 +58,8 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Why(args) => why::run(config, args),
         Command::Export(args) => export::run(config, args),
         Command::Store(command) => store::run(config, command),
+        Command::Quarantine(command) => quarantine::run(config, command),
+        Command::DeadLetter(command) => dead_letter::run(config, command),
         Command::Reconcile(args) => reconcile::run(config, args),
         Command::Status(args) => status::run(config, args),
         Command::CheckConfig => check_config::run(config),

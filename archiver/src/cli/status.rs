@@ -19,6 +19,10 @@ struct Status {
     running: bool,
     sources: Vec<SourceStatus>,
     store: Stats,
+    /// Reports that nobody could file.
+    dead_letters: u64,
+    /// Reports that wait for a decision.
+    quarantined: u64,
     notes: Vec<String>,
 }
 
@@ -52,8 +56,15 @@ pub fn run(config: Option<&Path>, args: &StatusArgs) -> Result<Exit, Failure> {
     let state = if lock.is_some() { Some(State::open(&config.state_dir(), &*disk)?) } else { None };
     let sources: Vec<SourceStatus> =
         config.sources.iter().map(|s| source_status(s, state.as_ref())).collect::<Result<_, _>>()?;
-    let status =
-        Status { running: lock.is_none(), store: store.stats()?, notes: notes(&config, lock.is_none()), sources };
+    let (dead_letters, quarantined) = store.count_held()?;
+    let status = Status {
+        dead_letters,
+        quarantined,
+        running: lock.is_none(),
+        store: store.stats()?,
+        notes: notes(&config, lock.is_none()),
+        sources,
+    };
     print(&status, args.json)?;
     let well = status.sources.iter().flat_map(|s| &s.hosts).all(|h| h.error.is_none());
     Ok(if well { Exit::Done } else { Exit::Attention })
@@ -85,11 +96,12 @@ fn notes(config: &ArchiverConfig, running: bool) -> Vec<String> {
     if running {
         notes.push("an archiver is running: what it saw last is in its log".to_owned());
     }
-    let gateways = config.sources.iter().filter(|s| s.kind == SourceKind::Gateway);
+    let bare = |s: &&Source| s.kind == SourceKind::Gateway && s.reading.evidence.is_empty();
+    let gateways = config.sources.iter().filter(bare);
     notes.extend(gateways.map(|s| {
         format!(
-            "source {}: where the gateway has no source rules, the secret mailbox address is the only evidence, and \
-             reports count as trusted",
+            "source {}: it has no rules about its senders; where the gateway has none either, the secret mailbox \
+             address is the only evidence, and reports count as trusted",
             s.name
         )
     }));
@@ -125,5 +137,11 @@ fn print(status: &Status, json: bool) -> Result<(), Failure> {
         "store: {} reports, {} messages, {} appearances, {} octets in, {} stored",
         store.reports, store.messages, store.instances, store.bytes_in, store.bytes_stored
     ))?;
+    if status.dead_letters + status.quarantined > 0 {
+        line(format!(
+            "held: {} dead letters (`dead-letter list`), {} in quarantine (`quarantine list`)",
+            status.dead_letters, status.quarantined
+        ))?;
+    }
     status.notes.iter().try_for_each(|note| line(note.clone()))
 }

@@ -7,6 +7,7 @@
 pub mod chain;
 #[cfg(test)]
 mod dialogues;
+pub mod examine;
 #[cfg(test)]
 mod hostile;
 pub mod judge;
@@ -25,7 +26,7 @@ pub mod state;
 pub mod tls;
 mod visit;
 
-pub use round::{Prepared, Rounds};
+pub use round::{Prepared, Rounds, check_owner};
 
 use crate::{config::ArchiverConfig, octets::Staging};
 use postkeep_shared::{disk::Disk, run::Failure};

@@ -28,8 +28,10 @@ pub struct Report {
     pub left_unowned: BTreeMap<String, u64>,
     /// Appearances of older messages that were filed to owners who are there now.
     pub refiled: u64,
-    /// Of those collected: kept whole and filed nowhere.
+    /// Of those collected: kept whole and filed nowhere, since nobody can say whose they are.
     pub dead_letters: u64,
+    /// Of those collected: kept whole and filed nowhere until an administrator decides.
+    pub quarantined: u64,
     /// Messages the source removed after they were stored.
     pub deleted: u64,
     /// Messages that are stored and stay at the source because something about them is odd.
@@ -78,7 +80,8 @@ impl Report {
         match pending.outcome {
             Outcome::Filed => self.filed += 1,
             Outcome::CatchAll => self.catchall += 1,
-            Outcome::DeadLetter | Outcome::Quarantine => self.dead_letters += 1,
+            Outcome::DeadLetter => self.dead_letters += 1,
+            Outcome::Quarantine | Outcome::Rejected => self.quarantined += 1,
         }
     }
 
@@ -95,7 +98,7 @@ impl Report {
     /// Whether a person should look.
     #[must_use]
     pub fn needs_attention(&self) -> bool {
-        self.left > 0 || self.held > 0 || self.hosts.iter().any(|host| !host.ok)
+        self.left + self.held + self.dead_letters + self.quarantined > 0 || self.hosts.iter().any(|host| !host.ok)
     }
 
     /// Whether every host refused mailbox or password.
@@ -108,14 +111,15 @@ impl Report {
     #[must_use]
     pub fn line(&self) -> String {
         let mut line = format!(
-            "{}: {} collected, {} filed ({} appearances), {} catch-all, {} dead letters, {} left, {} deleted at the \
-             source, {} octets in, {} stored",
+            "{}: {} collected, {} filed ({} appearances), {} catch-all, {} dead letters, {} quarantined, {} left, {} \
+             deleted at the source, {} octets in, {} stored",
             self.source,
             self.collected,
             self.filed,
             self.instances,
             self.catchall,
             self.dead_letters,
+            self.quarantined,
             self.left,
             self.deleted,
             self.bytes_in,

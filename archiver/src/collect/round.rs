@@ -65,6 +65,20 @@ impl Prepared {
     }
 }
 
+/// Refuses a source of one owner whose owner is not in the owners file.
+///
+/// # Errors
+/// Exit 2.
+pub fn check_owner(source: &Source, owners: &Owners) -> Result<(), Failure> {
+    match source.reading.owner.as_deref().filter(|name| owners.named(name).is_none()) {
+        Some(name) => Err(Failure::usage(format!(
+            "source {}: there is no owner `{name}`; add it with `owner add`, or change `owner` of the source",
+            source.name
+        ))),
+        None => Ok(()),
+    }
+}
+
 impl Rounds {
     /// Opens store and state; the caller holds the writer's lock.
     ///
@@ -89,9 +103,10 @@ impl Rounds {
     pub async fn round(&mut self, prepared: &Prepared) -> Result<Report, Failure> {
         let source = &prepared.source;
         let owners = Owners::load(&self.config.owners_file)?;
+        check_owner(source, &owners)?;
         let refiled = self.refile(&owners)?;
         let rules = self.config.rules(&source.name);
-        let rules_digest = Digest::of(format!("{}\n{:?}", owners.to_toml(), rules).as_bytes());
+        let rules_digest = Digest::of(format!("{}\n{rules:?}\n{:?}", owners.to_toml(), source.reading).as_bytes());
         let mut report = Report::new(&source.name);
         report.refiled = refiled.instances;
         for host in &source.hosts {

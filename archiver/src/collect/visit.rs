@@ -5,6 +5,7 @@
 //! odd message is kept under a name of its own and not deleted.
 
 use super::{
+    examine::examine,
     judge::{self, Expected, Judged},
     ledger,
     listing::{Listed, Listing},
@@ -16,8 +17,7 @@ use super::{
 };
 use crate::{
     config::{DeleteRule, Host, Source, SourceKind},
-    filing::{Owners, Rules, plan},
-    journal::{self, Context},
+    filing::{Owners, Rules, assign},
     octets::{Slice, Staged, Staging},
     store::{Collected, NewReport, Pending, Store, StoreError, StoreReceipt},
 };
@@ -453,16 +453,9 @@ impl<'a> Visit<'a> {
         judged: Judged,
     ) -> Result<Option<Pending>, VisitError> {
         let raw = Slice::new(staged, judged.report.clone());
-        let evidence = judged.evidence.as_ref();
-        let context = Context {
-            profile: self.source.profile,
-            trusted: judged.problem.is_none() && evidence.and_then(|e| e.verified) != Some(false),
-            rcpt: evidence.map(|e| e.rcpt_to.clone()).into_iter().collect(),
-            ignore: Some(self.source.mailbox.clone()).filter(|m| m.contains('@')).into_iter().collect(),
-            trusted_host: None,
-        };
-        let verdict = journal::examine(&raw, &context).map_err(staging)?;
-        let plan = plan(&verdict, self.tools.owners, self.tools.rules);
+        let verdict =
+            examine(self.source, &raw, judged.evidence.as_ref(), judged.problem.as_deref()).map_err(staging)?;
+        let plan = assign(&verdict, self.source.reading.owner.as_deref(), self.tools.owners, self.tools.rules);
         if plan.leave {
             self.report.leave(&plan.unowned);
             self.tools.state.leave(&self.source.name, &listed.name(), self.tools.rules_digest, &plan.unowned)?;

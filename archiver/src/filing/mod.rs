@@ -4,6 +4,7 @@
 //! mail was redirected are metadata (journal-formats §1.7): they have a line of their own when they keep a copy.
 
 mod address;
+mod assign;
 mod csv;
 mod edit;
 mod owners;
@@ -12,6 +13,7 @@ mod reason;
 mod template;
 
 pub use address::{domain, encapsulated, is_x500, normalise, without_detail};
+pub use assign::{assign, assign_all};
 pub use csv::read_csv;
 pub use edit::edited;
 pub use owners::{Found, Owner, Owners};

@@ -14,7 +14,7 @@ use crate::{filing::normalise, octets::Octets};
 use std::collections::HashSet;
 
 /// Fields that name envelope recipients, added above the `Received` of the server that adds them.
-const ADDED: [&str; 9] = [
+const ADDED: [&str; 10] = [
     "x-envelope-to",
     "envelope-to",
     "x-real-rcptto",
@@ -24,6 +24,7 @@ const ADDED: [&str; 9] = [
     "x-delivered-to",
     "x-rcpt-to",
     "x-gm-original-to",
+    "x-piler-envelope-to",
 ];
 /// What MDaemon writes below its `Received`. `X-MDaemon-Deliver-To` names the archive's mailbox.
 const MDAEMON: [&str; 2] = ["x-mdrcpt-to", "x-rcpt-to"];
@@ -35,7 +36,7 @@ pub(super) fn examine(octets: &dyn Octets, header: &Header, context: &Context) -
     for (name, kind) in kinds {
         header.all(name).for_each(|value| recipients.add(value, kind));
     }
-    for value in added(header, context.trusted_host.as_deref()) {
+    for value in added(header, context) {
         recipients.add(value, RecipientKind::Unspecified);
     }
     let mut senders = ["from", "sender", "return-path"].into_iter().filter_map(|name| header.first(name));
@@ -79,7 +80,9 @@ impl Recipients {
 }
 
 /// The values of the fields that a trusted server added.
-fn added<'a>(header: &'a Header, trusted_host: Option<&str>) -> Vec<&'a str> {
+fn added<'a>(header: &'a Header, context: &'a Context) -> Vec<&'a str> {
+    let configured = context.envelope_headers.as_slice();
+    let trusted_host = context.trusted_host.as_deref();
     let fields = header.fields();
     let received: Vec<(usize, &str, String)> = fields
         .iter()
@@ -95,7 +98,13 @@ fn added<'a>(header: &'a Header, trusted_host: Option<&str>) -> Vec<&'a str> {
         Some(_) => *at,
         None => next.unwrap_or(*at),
     };
-    let above = fields.iter().take(limit).filter(|f| ADDED.contains(&f.name.as_str()));
+    let above = fields.iter().take(limit);
+    if !configured.is_empty() {
+        // In the order of the names, not of the fields: the first name is the one that is believed most.
+        let of = |name: &'a String| above.clone().filter(move |f| f.name == *name);
+        return configured.iter().flat_map(of).map(|f| f.value.as_str()).collect();
+    }
+    let above = above.filter(|f| ADDED.contains(&f.name.as_str()));
     let mut values: Vec<&str> = above.map(|f| f.value.as_str()).collect();
     let below = fields.iter().skip(at + 1);
     if value.contains("MDaemon") {
@@ -190,6 +199,19 @@ mod tests {
         let forged_below = format!("{GATE}{MX}{FORGED}Received: by evil.example\r\n{BASE}");
         assert_eq!(read(&forged_below, Some("mx1.example")).len(), 2);
         assert_eq!(read(&forged_below, None).len(), 2);
+    }
+
+    #[test]
+    fn configured_headers_count_alone_and_in_their_order() {
+        let text = format!(
+            "X-First: d@x.example\r\nDelivered-To: e@x.example\r\nX-Second: f@x.example\r\n{MX}X-First: no@x.example\r\n{BASE}"
+        );
+        let bytes = text.into_bytes();
+        let header = Header::read(&bytes, 0..bytes.len() as u64).expect("reads");
+        let context = Context { envelope_headers: vec!["x-second".into(), "x-first".into()], ..Context::default() };
+        let found: Vec<String> = examine(&bytes, &header, &context).recipients.into_iter().map(|r| r.address).collect();
+        assert_eq!(found[found.len() - 2..], ["f@x.example", "d@x.example"]);
+        assert!(!found.contains(&"e@x.example".to_owned()) && !found.contains(&"no@x.example".to_owned()));
     }
 
     #[test]

@@ -67,12 +67,21 @@ pub struct Context {
     pub ignore: Vec<String>,
     /// The mail server whose added headers count; without it the host of the topmost `Received … by`.
     pub trusted_host: Option<String>,
+    /// Headers that name envelope recipients, lower case, in order; empty for the usual ones.
+    pub envelope_headers: Vec<String>,
 }
 
 impl Default for Context {
     /// A trusted journal source.
     fn default() -> Self {
-        Self { profile: Profile::Journal, trusted: true, rcpt: Vec::new(), ignore: Vec::new(), trusted_host: None }
+        Self {
+            profile: Profile::Journal,
+            trusted: true,
+            rcpt: Vec::new(),
+            ignore: Vec::new(),
+            trusted_host: None,
+            envelope_headers: Vec::new(),
+        }
     }
 }
 
@@ -86,12 +95,14 @@ pub fn examine(message: &dyn Octets, context: &Context) -> io::Result<Verdict> {
         Profile::Journal => examine_journal(message, &header, context)?,
         Profile::Multidrop | Profile::Single => copy::examine(message, &header, context),
     };
+    if header.fields().is_empty() {
+        // Not one field: whatever it is, nobody sent it as a mail.
+        verdict.reason = "it has no header field: this is no message".to_owned();
+        hold(&mut verdict);
+    }
     if !context.trusted {
-        verdict.handling = Handling::Quarantine;
         verdict.reason = format!("the source is not authenticated ({})", verdict.reason);
-        verdict.content = None;
-        verdict.alternates.clear();
-        verdict.embedded_size = None;
+        hold(&mut verdict);
     }
     if let Some(content) = &verdict.content {
         let octets = content.octets(message)?;
@@ -100,9 +111,31 @@ pub fn examine(message: &dyn Octets, context: &Context) -> io::Result<Verdict> {
     Ok(verdict)
 }
 
+fn hold(verdict: &mut Verdict) {
+    verdict.handling = Handling::Quarantine;
+    verdict.content = None;
+    verdict.alternates.clear();
+    verdict.embedded_size = None;
+}
+
+/// Name (lower case) and value of the fields of the outermost header that have one of these names.
+///
+/// # Errors
+/// Only what reading the octets gives.
+pub fn outer_fields(message: &dyn Octets, names: &[&str]) -> io::Result<Vec<(String, String)>> {
+    let header = Header::read(message, 0..message.len())?;
+    let wanted = header.fields().iter().filter(|field| names.contains(&field.name.as_str()));
+    Ok(wanted.map(|field| (field.name.clone(), field.value.clone())).collect())
+}
+
 fn examine_journal(message: &dyn Octets, header: &Header, context: &Context) -> io::Result<Verdict> {
     if let Some(dialect) = exchange::dialect(header) {
-        return Ok(report::unwrap(message, header, message.len(), dialect)?.verdict(message.len()));
+        let mut verdict = report::unwrap(message, header, message.len(), dialect)?.verdict(message.len());
+        if exchange::is_marked_twice(header) {
+            verdict.reason = "the header that marks a report is there twice".to_owned();
+            hold(&mut verdict);
+        }
+        return Ok(verdict);
     }
     if let Some(verdict) = bounce::examine(message, header)? {
         return Ok(verdict);

@@ -1,8 +1,10 @@
 //! The octets of one message, wherever they are, read at any place: memory for small ones, an encrypted temporary
 //! file for large ones, a part of another message. No message is ever needed whole in memory.
 
+mod file;
 mod staged;
 
+pub use file::FileOctets;
 pub use staged::{IN_MEMORY, Staged, Stager, Staging};
 
 use std::{io, ops::Range};

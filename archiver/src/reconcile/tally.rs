@@ -27,8 +27,12 @@ pub struct Row {
     pub filed: u64,
     /// Of those collected, in `@catchall`.
     pub catchall: u64,
-    /// Of those collected, kept whole and filed nowhere.
+    /// Of those collected, kept whole and filed nowhere, since nobody can say whose they are.
     pub dead_letters: u64,
+    /// Of those collected, kept whole and filed nowhere: held until an administrator decides, or rejected by one.
+    pub quarantined: u64,
+    /// Of those quarantined, rejected.
+    pub rejected: u64,
     /// Not collected, and waiting at the node.
     pub waiting: u64,
     /// Not collected, and removed from the node by somebody else.
@@ -189,7 +193,12 @@ impl Row {
                 match outcome {
                     Outcome::Filed => self.filed += 1,
                     Outcome::CatchAll => self.catchall += 1,
-                    Outcome::DeadLetter | Outcome::Quarantine => self.dead_letters += 1,
+                    Outcome::DeadLetter => self.dead_letters += 1,
+                    Outcome::Quarantine => self.quarantined += 1,
+                    Outcome::Rejected => {
+                        self.quarantined += 1;
+                        self.rejected += 1;
+                    }
                 }
             }
             None if waits => self.waiting += 1,
@@ -222,7 +231,7 @@ impl Row {
     #[must_use]
     pub fn line(&self) -> String {
         let mut line = format!(
-            "{} {} node {}: accepted {}, collected {} (filed {}, catch-all {}, dead letters {}), waiting {}, removed by \
+            "{} {} node {}: accepted {}, collected {} (filed {}, catch-all {}, dead letters {}, quarantined {}), waiting {}, removed by \
              others {}, missing {}, unknown {}: {}",
             self.source,
             self.mailbox,
@@ -232,6 +241,7 @@ impl Row {
             self.filed,
             self.catchall,
             self.dead_letters,
+            self.quarantined,
             self.waiting,
             self.removed_by_others,
             self.missing,
@@ -268,6 +278,7 @@ mod tests {
             raw_sha256: Digest::default(),
             size: 1,
             outcome,
+            appearances: 0,
             collected_ms: 0,
         }
     }
@@ -291,7 +302,8 @@ mod tests {
     fn all_well() {
         let row = tally(4).rows().remove(0);
         assert_eq!((row.accepted, row.collected, row.waiting, row.missing), (4, 3, 1, 0));
-        assert_eq!((row.filed, row.catchall, row.dead_letters), (1, 1, 1));
+        assert_eq!((row.filed, row.catchall, row.dead_letters, row.quarantined), (1, 1, 0, 1));
+        assert_eq!(row.collected, row.filed + row.catchall + row.dead_letters + row.quarantined);
         assert!(row.ok, "{row:?}");
         assert_eq!(row.hosts, ["h:995"]);
     }

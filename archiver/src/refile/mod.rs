@@ -70,6 +70,7 @@ pub fn refile(
         let filing = NewFiling {
             filed: &filed,
             by: FiledBy::Refile,
+            who: None,
             reason: None,
             plan: &plan,
             settled,

@@ -27,6 +27,9 @@ use std::{io, ops::Range};
 /// Ledger entries of one record.
 const LEDGER_BATCH: usize = 512;
 
+/// What is noted of a message that was kept in larger pieces.
+const LIMITED: &str = "more than 32 levels or 10,000 parts: kept whole, and not taken apart beyond that";
+
 /// A report that waits for the commit.
 pub(super) struct Waiting {
     pub(super) receipt: StoreReceipt,
@@ -49,7 +52,11 @@ impl Store {
     fn add_report(&mut self, report: &NewReport<'_>) -> StoreResult<Pending> {
         check_digest(report)?;
         let taken = self.take_apart(report.raw, report.raw_sha256, report.verdict)?;
-        let Taken { message, alternates, messages, raw, stored } = taken;
+        let Taken { message, alternates, messages, raw, stored, limited } = taken;
+        let mut verdict: VerdictRecord = report.verdict.into();
+        if limited {
+            verdict.warnings.push(LIMITED.to_owned());
+        }
         let outcome = outcome(report, message.is_some());
         let record = ReportRecord {
             source: report.source.to_owned(),
@@ -60,7 +67,7 @@ impl Store {
             evidence: report.evidence.as_ref().map(Into::into),
             collected_ms: report.collected_ms,
             outcome,
-            verdict: report.verdict.into(),
+            verdict,
             unowned: report.plan.unowned.clone(),
             instances: instances(report),
             message,
@@ -130,7 +137,7 @@ impl Store {
     pub(super) fn take_apart(&mut self, raw: &dyn Octets, sha256: Digest, verdict: &Verdict) -> StoreResult<Taken> {
         let heal = self.heal;
         let mut view = View { catalog: &*self.catalog, batch: &mut self.batch, keys: &self.keys };
-        let mut writer = Writer { view: &mut view, packs: &mut self.packs, heal, stored: 0 };
+        let mut writer = Writer { view: &mut view, packs: &mut self.packs, heal, stored: 0, limited: false };
         let mut messages = Vec::new();
         let mut embedded: Vec<(Range<u64>, [u8; 16])> = Vec::new();
         let mut keep = |writer: &mut Writer<'_, '_>, content: &Content| -> StoreResult<Summary> {
@@ -150,7 +157,7 @@ impl Store {
         }
         let recipe = writer.store(raw, &embedded)?;
         let raw = RawRecord { sha256: Hex(sha256.0), size: raw.len(), recipe };
-        Ok(Taken { message, alternates, messages, raw, stored: writer.stored })
+        Ok(Taken { message, alternates, messages, raw, stored: writer.stored, limited: writer.limited })
     }
 
     /// Brings everything added to stable storage (packs, then records: the commit point, then the catalog), then
@@ -284,7 +291,7 @@ fn store_message(
 fn outcome(report: &NewReport<'_>, message: bool) -> Outcome {
     if report.verdict.handling == Handling::Quarantine {
         Outcome::Quarantine
-    } else if !message || report.plan.instances.is_empty() {
+    } else if !message || report.plan.is_dead() {
         Outcome::DeadLetter
     } else if report.plan.catchall {
         Outcome::CatchAll

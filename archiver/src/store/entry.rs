@@ -195,6 +195,9 @@ pub struct FilingRecord {
     pub filed_ms: u64,
     /// Why it was filed again.
     pub by: FiledBy,
+    /// Who decided, where a person did: the name of the user who ran the program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
     /// What the person said, where one decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -57,6 +57,8 @@ pub struct NewFiling<'a> {
     pub filed: &'a Filed,
     /// Why.
     pub by: FiledBy,
+    /// Who decided, where a person did.
+    pub who: Option<String>,
     /// What the person said.
     pub reason: Option<String>,
     /// Where it goes with this; `unowned` is the whole list from now on.
@@ -115,14 +117,14 @@ impl Store {
     }
 
     fn put_filing(&mut self, filing: NewFiling<'_>) -> StoreResult<u64> {
-        let NewFiling { filed, by, reason, plan, settled, examined, filed_ms } = filing;
+        let NewFiling { filed, by, who, reason, plan, settled, examined, filed_ms } = filing;
         let (mut message, mut alternates, mut messages) = (filed.message.clone(), Vec::new(), Vec::new());
         if let Some((raw, sha256, verdict)) = examined {
             let taken = self.take_apart(raw, sha256, verdict)?;
             (message, alternates, messages) = (taken.message, taken.alternates, taken.messages);
         }
         let outcome = match (&message, by) {
-            (_, FiledBy::Reject) => filed.outcome,
+            (_, FiledBy::Reject) => Outcome::Rejected,
             (Some(_), _) if plan.catchall => Outcome::CatchAll,
             (Some(_), _) if !plan.instances.is_empty() => Outcome::Filed,
             (Some(_), FiledBy::Refile) => filed.outcome,
@@ -135,6 +137,7 @@ impl Store {
             collected_ms: filed.collected_ms,
             filed_ms,
             by,
+            who,
             reason,
             outcome,
             verdict: examined.map(|(_, _, verdict)| verdict.into()),

@@ -47,6 +47,8 @@ pub(crate) struct CollectedEntry {
     pub(crate) size: u64,
     pub(crate) outcome: Outcome,
     pub(crate) collected_ms: u64,
+    /// Appearances that are new with it.
+    pub(crate) appearances: u64,
 }
 
 /// An address without an owner, for one message and report.
@@ -127,14 +129,15 @@ fn apply_report(view: &mut View<'_>, totals: &mut Totals, number: u64, report: &
         }
         view.put_clear(Space::Envelopes, &[&message.identity.0, &number.to_be_bytes()], Vec::new());
         apply_unowned(view, message, &report.unowned, &name, number);
-        if report.outcome == Outcome::CatchAll {
+        // A dead letter is shown there too, until somebody owns it.
+        if report.instances.iter().any(|instance| instance.owner == CATCH_ALL) {
             let fields: [&[u8]; 3] = [&message.identity.0, &name.source, &name.report];
             view.put_clear(Space::CatchAll, &fields, number.to_be_bytes().to_vec());
         }
     }
     apply_alternates(view, &report.alternates, number)?;
     totals.instances += fresh;
-    apply_collected(view, totals, number, report)?;
+    apply_collected(view, totals, number, report, fresh)?;
     Ok(fresh)
 }
 
@@ -200,6 +203,7 @@ fn apply_filing(view: &mut View<'_>, totals: &mut Totals, number: u64, filing: &
     }
     apply_alternates(view, &filing.alternates, record)?;
     collected.outcome = filing.outcome;
+    collected.appearances += fresh;
     view.put(Space::Collected, &[&name.source, &name.report], &collected);
     Ok(fresh)
 }
@@ -281,13 +285,28 @@ fn apply_instance(
     Ok(true)
 }
 
-fn apply_collected(view: &mut View<'_>, totals: &mut Totals, number: u64, report: &ReportRecord) -> StoreResult<()> {
+fn apply_collected(
+    view: &mut View<'_>,
+    totals: &mut Totals,
+    number: u64,
+    report: &ReportRecord,
+    fresh: u64,
+) -> StoreResult<()> {
     let source = source_key(view.keys, &report.source);
     let name = report_key(view.keys, report.mailbox.as_deref(), &report.uidl);
-    if !view.has(Space::Collected, &[&source, &name])? {
+    let before: Option<CollectedEntry> = view.get(Space::Collected, &[&source, &name])?;
+    if before.is_none() {
         totals.reports += 1;
         totals.bytes_in += report.raw.size;
     }
+    if report.outcome.is_held() {
+        view.put_clear(Space::Held, &[&source, &name], Vec::new());
+    }
+    // The same report fetched once more, to mend what was damaged, undoes nothing that was decided since.
+    let decided = match before.as_ref().filter(|before| before.raw_sha256 == report.raw.sha256) {
+        Some(before) if view.has_any(Space::Filings, &[&source, &name])? => Some(before.outcome),
+        _ => None,
+    };
     let entry = CollectedEntry {
         record: number,
         source: report.source.clone(),
@@ -297,8 +316,9 @@ fn apply_collected(view: &mut View<'_>, totals: &mut Totals, number: u64, report
         receipt: report.receipt.clone(),
         raw_sha256: report.raw.sha256,
         size: report.raw.size,
-        outcome: report.outcome,
+        outcome: decided.unwrap_or(report.outcome),
         collected_ms: report.collected_ms,
+        appearances: fresh + before.map_or(0, |before| before.appearances),
     };
     view.put(Space::Collected, &[&source, &name], &entry);
     Ok(())

@@ -14,6 +14,7 @@ mod error;
 mod file;
 pub mod format;
 mod header;
+mod held;
 mod index;
 pub mod keyring;
 mod open;
@@ -31,6 +32,7 @@ mod write;
 
 pub use error::{StoreError, StoreResult};
 pub use file::{Filed, NewFiling, Unowned, UnownedMessage};
+pub use held::{Decided, Held};
 pub(crate) use index::{rfc3339, rfc3339_ms};
 pub use open::{rebuild_catalog, restore_unlock};
 pub use report::{Collected, Commit, NewReport, Outcome, Pending, StoreReceipt};

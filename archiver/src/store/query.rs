@@ -148,6 +148,7 @@ fn collected(entry: CollectedEntry) -> Collected {
         raw_sha256: Digest(entry.raw_sha256.0),
         size: entry.size,
         outcome: entry.outcome,
+        appearances: entry.appearances,
         collected_ms: entry.collected_ms,
     }
 }

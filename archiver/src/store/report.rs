@@ -45,6 +45,16 @@ pub enum Outcome {
     DeadLetter,
     /// Kept whole, filed nowhere: held for a person to look at.
     Quarantine,
+    /// Kept whole, filed nowhere: a person looked and rejected it.
+    Rejected,
+}
+
+impl Outcome {
+    /// Kept whole and filed nowhere, so that somebody has to look at it.
+    #[must_use]
+    pub fn is_held(self) -> bool {
+        matches!(self, Self::DeadLetter | Self::Quarantine)
+    }
 }
 
 /// What [`super::Store::add`] made of a report. Nothing is durable before [`super::Store::commit`].
@@ -146,8 +156,10 @@ pub struct Collected {
     pub raw_sha256: Digest,
     /// Its octets.
     pub size: u64,
-    /// Where it went.
+    /// Where it is now.
     pub outcome: Outcome,
+    /// Appearances (owner and folder) that it brought and no report before it.
+    pub appearances: u64,
     /// When, milliseconds since 1970-01-01 UTC.
     pub collected_ms: u64,
 }

@@ -31,6 +31,14 @@ pub struct Leaf {
 /// # Errors
 /// Only what reading gives.
 pub fn leaves(message: &dyn Octets) -> io::Result<Vec<Leaf>> {
+    leaves_within_limits(message).map(|(leaves, _)| leaves)
+}
+
+/// As [`leaves`], and whether a limit ended the splitting: what is deeper, or behind the last part, was not taken apart.
+///
+/// # Errors
+/// Only what reading gives.
+pub fn leaves_within_limits(message: &dyn Octets) -> io::Result<(Vec<Leaf>, bool)> {
     let mut splitter = Splitter::default();
     let mut line = Line::default();
     message.for_each_block(0..message.len(), &mut |block| {
@@ -112,6 +120,7 @@ struct Splitter {
     embedded: usize,
     fields: Fields,
     leaves: Vec<Leaf>,
+    limited: bool,
     last_line_end: u64,
 }
 
@@ -123,6 +132,7 @@ impl Default for Splitter {
             embedded: 0,
             fields: Fields::default(),
             leaves: Vec::new(),
+            limited: false,
             last_line_end: 0,
         }
     }
@@ -169,6 +179,7 @@ impl Splitter {
     fn header_ends(&mut self, at: u64) {
         let fields = std::mem::take(&mut self.fields).finish();
         let depth = self.boundaries.len() + self.embedded;
+        self.limited |= depth >= MAX_DEPTH && (fields.multipart() || fields.message());
         self.state = if depth < MAX_DEPTH && fields.multipart() {
             match fields.boundary() {
                 Some(boundary) => {
@@ -188,15 +199,18 @@ impl Splitter {
     fn close(&mut self, end: u64) {
         if let State::Leaf { start, base64 } = self.state
             && end > start
-            && self.leaves.len() < MAX_PARTS
         {
-            self.leaves.push(Leaf { body: start..end, base64 });
+            if self.leaves.len() < MAX_PARTS {
+                self.leaves.push(Leaf { body: start..end, base64 });
+            } else {
+                self.limited = true;
+            }
         }
     }
 
-    fn finish(mut self, end: u64) -> Vec<Leaf> {
+    fn finish(mut self, end: u64) -> (Vec<Leaf>, bool) {
         self.close(end);
-        self.leaves
+        (self.leaves, self.limited)
     }
 }
 
@@ -323,6 +337,29 @@ mod tests {
         let open = "Content-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: multipart/mixed; boundary=y\n\n\
             --y\n\none\n--x\n\ntwo\n--x--\n";
         assert_eq!(bodies(open), [("one".into(), false), ("two".into(), false)]);
+    }
+
+    #[test]
+    fn limits_are_told_and_only_when_they_are_passed() {
+        let nested = |levels: usize| {
+            let mut message = String::new();
+            for level in 0..levels {
+                message += &format!("Content-Type: multipart/mixed; boundary=b{level}\n\n--b{level}\n");
+            }
+            message + "\ntext\n"
+        };
+        let parts = |count: usize| {
+            format!("Content-Type: multipart/mixed; boundary=b\n\n{}--b--\n", "--b\n\nx\n".repeat(count))
+        };
+        for (message, leaves, limited) in [
+            (nested(MAX_DEPTH), 1, false),
+            (nested(MAX_DEPTH + 1), 1, true),
+            (parts(MAX_PARTS), MAX_PARTS, false),
+            (parts(MAX_PARTS + 1), MAX_PARTS, true),
+        ] {
+            let found = leaves_within_limits(&message.into_bytes()).expect("memory reads");
+            assert_eq!((found.0.len(), found.1), (leaves, limited));
+        }
     }
 
     #[test]

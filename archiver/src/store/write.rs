@@ -6,7 +6,7 @@ use super::{
     catalog::{Space, View},
     packs::{Packs, Place},
     recipe::{ChunkRef, Hex, Part, Piece, Recipe},
-    split::{Leaf, leaves},
+    split::{Leaf, leaves_within_limits},
 };
 use crate::octets::Octets;
 use fastcdc::v2020::StreamCDC;
@@ -30,6 +30,8 @@ pub(super) struct Writer<'a, 'b> {
     pub(super) heal: bool,
     /// Octets added to packs.
     pub(super) stored: u64,
+    /// A message has more parts or levels than are taken apart.
+    pub(super) limited: bool,
 }
 
 /// A place in a message that is not glue.
@@ -53,7 +55,9 @@ impl Writer<'_, '_> {
         let mut recipe = Recipe::default();
         let mut glue = Vec::new();
         let mut at = 0;
-        for segment in segments(message, embedded)? {
+        let (segments, limited) = segments(message, embedded)?;
+        self.limited |= limited;
+        for segment in segments {
             let range = segment.range();
             self.glue(message, at..range.start, &mut recipe, &mut glue)?;
             match segment {
@@ -155,18 +159,19 @@ fn add_part(recipe: &mut Recipe, part: Part) {
 }
 
 /// Embedded messages and the leaves between them, in order, not overlapping.
-fn segments(message: &dyn Octets, embedded: &[(Range<u64>, [u8; 16])]) -> io::Result<Vec<Segment>> {
+fn segments(message: &dyn Octets, embedded: &[(Range<u64>, [u8; 16])]) -> io::Result<(Vec<Segment>, bool)> {
     let mut messages: Vec<_> = embedded.iter().filter(|(range, _)| range.start < range.end).cloned().collect();
     messages.sort_by_key(|(range, _)| (range.start, std::cmp::Reverse(range.end)));
     // A message inside another one is reached through that one.
     messages.dedup_by(|inner, outer| inner.0.start < outer.0.end);
     let all = messages.iter().any(|(range, _)| *range == (0..message.len()));
-    let leaves = if all { Vec::new() } else { leaves(message)? };
+    let (leaves, limited) = if all { (Vec::new(), false) } else { leaves_within_limits(message)? };
     let apart = |leaf: &Leaf| messages.iter().all(|(m, _)| leaf.body.end <= m.start || m.end <= leaf.body.start);
     let mut out: Vec<Segment> = leaves.into_iter().filter(apart).map(Segment::Leaf).collect();
     out.extend(messages.iter().map(|(range, id)| Segment::Message(range.clone(), *id)));
     out.sort_by_key(|segment| segment.range().start);
-    Ok(out)
+    // What stands in a message that is stored on its own was told when that was stored.
+    Ok((out, limited && messages.is_empty()))
 }
 
 /// Reads a range from front to back.

@@ -47,6 +47,8 @@ pub(crate) enum Space {
     CatchAll = 14,
     /// Report, record number → nothing: what was filed later.
     Filings = 15,
+    /// Source, mailbox and uidl of every report that was ever kept whole and filed nowhere → nothing.
+    Held = 20,
 }
 
 /// A key and its value.

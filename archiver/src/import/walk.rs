@@ -1,0 +1,300 @@
+//! The files of an import, in an order that is always the same, each with the folder it stands for.
+//!
+//! Inside a folder only what is a mail is taken: files in `cur/` and `new/` of a Maildir, files whose name ends in
+//! `.eml`, files that begin as an mbox does, and files without an extension that begin with a header field (MH). The rest
+//! is skipped and told. A file that is named itself is taken whatever it is called. Links inside folders are not
+//! followed: they would show a message twice, or something else than was meant.
+
+use super::{maildir, mbox};
+use crate::export::MANIFEST;
+use std::{
+    collections::HashMap,
+    fs::{self, DirEntry},
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+/// Folders inside each other that are followed.
+const MAX_DEPTH: usize = 64;
+
+/// What a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// One message.
+    Message,
+    /// Many.
+    Mbox,
+}
+
+/// A file to import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it is.
+    pub form: Form,
+    /// The folder it is in, below the path that was named; empty at the top.
+    pub folder: String,
+    /// The archive it is from, where it is a file of our own export.
+    pub archive: Option<String>,
+    /// Its SHA-256, where an export's manifest says it.
+    pub sha256: Option<String>,
+}
+
+/// Everything below the paths that were named.
+#[derive(Debug, Default)]
+pub struct Tree {
+    /// In order.
+    pub files: Vec<File>,
+    /// What was not taken, and why.
+    pub skipped: Vec<(PathBuf, String)>,
+}
+
+impl Tree {
+    /// Looks at `path`, which the administrator named.
+    ///
+    /// # Errors
+    /// When it cannot be read at all.
+    pub fn add(&mut self, path: &Path) -> io::Result<()> {
+        let meta = fs::metadata(path)?;
+        if meta.is_dir() {
+            if let Ok(manifest) = fs::read_to_string(path.join(MANIFEST)) {
+                return self.export(path, &manifest);
+            }
+            return self.directory(path, "", 0);
+        }
+        if !meta.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a file nor a folder"));
+        }
+        let form = if mbox::is_mbox(&head(path)?) { Form::Mbox } else { Form::Message };
+        self.push(path, form, "");
+        Ok(())
+    }
+
+    fn push(&mut self, path: &Path, form: Form, folder: &str) {
+        let (path, folder) = (path.to_owned(), folder.to_owned());
+        self.files.push(File { path, form, folder, archive: None, sha256: None });
+    }
+
+    fn skip(&mut self, path: &Path, why: &str) {
+        self.skipped.push((path.to_owned(), why.to_owned()));
+    }
+
+    fn directory(&mut self, path: &Path, folder: &str, depth: usize) -> io::Result<()> {
+        if depth > MAX_DEPTH {
+            self.skip(path, "folders are nested too deeply");
+            return Ok(());
+        }
+        let is_maildir = path.join("cur").is_dir() && path.join("new").is_dir();
+        for entry in sorted(path)? {
+            let (kind, path) = (entry.file_type()?, entry.path());
+            let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
+                self.skip(&path, "its name is not UTF-8; rename it");
+                continue;
+            };
+            if kind.is_dir() {
+                match name.as_str() {
+                    "cur" | "new" if is_maildir => self.messages(&path, folder)?,
+                    // What a delivery left unfinished was never delivered.
+                    "tmp" if is_maildir => {}
+                    _ => self.directory(&path, &below(folder, &name), depth + 1)?,
+                }
+            } else if kind.is_file() {
+                if !is_maildir {
+                    self.file(&path, &name, folder)?;
+                }
+            } else {
+                self.skip(&path, "neither a file nor a folder; links are not followed");
+            }
+        }
+        Ok(())
+    }
+
+    /// `cur/` or `new/` of a Maildir.
+    fn messages(&mut self, path: &Path, folder: &str) -> io::Result<()> {
+        for entry in sorted(path)? {
+            let path = entry.path();
+            match entry.file_type()?.is_file() {
+                true => self.push(&path, Form::Message, folder),
+                false => self.skip(&path, "not a file, in a folder that holds messages only"),
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: &Path, name: &str, folder: &str) -> io::Result<()> {
+        let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
+        let head = head(path)?;
+        let eml = extension.eq_ignore_ascii_case("eml");
+        let unnamed = extension.is_empty() || name.bytes().all(|b| b.is_ascii_digit());
+        if mbox::is_mbox(&head) {
+            let named = ["mbox", "mbx"].iter().any(|known| extension.eq_ignore_ascii_case(known));
+            let stem = if named && !stem.is_empty() { stem } else { name };
+            self.push(path, Form::Mbox, &below(folder, stem));
+        } else if eml || unnamed && begins_with_field(&head) {
+            self.push(path, Form::Message, folder);
+        } else {
+            self.skip(path, "not a mail: its name does not end in .eml, and it does not begin as one");
+        }
+        Ok(())
+    }
+
+    /// Our own export: `<archive>/<folder>/<file>`, as the manifest lists them.
+    fn export(&mut self, root: &Path, manifest: &str) -> io::Result<()> {
+        let mut listed: HashMap<&str, &str> =
+            manifest.lines().filter_map(|l| l.split_once("  ")).map(|(s, p)| (p, s)).collect();
+        let mut files = Vec::new();
+        for archive in sorted(root)?.iter().filter(|entry| entry.path().is_dir()) {
+            for folder in sorted(&archive.path())?.iter().filter(|entry| entry.path().is_dir()) {
+                let names = (text(archive), text(folder));
+                for entry in sorted(&folder.path())? {
+                    let relative = format!("{}/{}/{}", names.0, names.1, text(&entry));
+                    let sha256 = listed.remove(relative.as_str()).map(str::to_owned);
+                    if sha256.is_none() {
+                        self.skip(&entry.path(), "the export's manifest does not list it");
+                        continue;
+                    }
+                    files.push(File {
+                        path: entry.path(),
+                        form: Form::Message,
+                        folder: unsafe_name(&names.1),
+                        archive: Some(unsafe_name(&names.0)),
+                        sha256,
+                    });
+                }
+            }
+        }
+        self.files.append(&mut files);
+        let mut missing: Vec<&str> = listed.into_keys().collect();
+        missing.sort_unstable();
+        missing
+            .iter()
+            .for_each(|path| self.skip(&root.join(path), "the export's manifest lists it, but it is not there"));
+        Ok(())
+    }
+}
+
+fn text(entry: &DirEntry) -> String {
+    entry.file_name().to_string_lossy().into_owned()
+}
+
+fn sorted(path: &Path) -> io::Result<Vec<DirEntry>> {
+    let mut entries = fs::read_dir(path)?.collect::<io::Result<Vec<_>>>()?;
+    entries.sort_by_key(DirEntry::file_name);
+    Ok(entries)
+}
+
+fn below(folder: &str, name: &str) -> String {
+    let name = maildir::folder_of(name).unwrap_or_else(|| name.to_owned());
+    if folder.is_empty() { name } else { format!("{folder}/{name}") }
+}
+
+fn head(path: &Path) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    fs::File::open(path)?.take(1024).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+fn begins_with_field(head: &[u8]) -> bool {
+    let line = head.split(|b| *b == b'\n').next().unwrap_or_default();
+    let colon = line.iter().position(|b| *b == b':').unwrap_or(0);
+    colon > 0 && line.iter().take(colon).all(u8::is_ascii_graphic)
+}
+
+/// Undoes the `%XX` of an export's file names.
+fn unsafe_name(name: &str) -> String {
+    let (mut out, mut rest) = (Vec::new(), name.as_bytes());
+    while let Some((first, after)) = rest.split_first() {
+        let coded = after.get(..2).and_then(|hex| data_encoding::HEXUPPER.decode(hex).ok());
+        match (first, coded) {
+            (b'%', Some(octet)) => {
+                out.extend(octet);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            // An empty name is written as a lone `%`.
+            (b'%', None) if name == "%" => rest = after,
+            _ => {
+                out.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(root: &Path, path: &str, content: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("makes");
+        fs::write(path, content).expect("writes");
+    }
+
+    #[test]
+    fn what_is_taken_and_what_is_skipped() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let root = folder.path();
+        for (path, content) in [
+            ("a.EML", "Subject: x\n\n"),
+            ("sub/b.eml", ""),
+            ("sub/42", "From: a@x\n\n"),
+            ("sub/notes.txt", "From: a@x\n\n"),
+            ("sub/README", "hello\n"),
+            ("mail/Sent.mbox", "From a\nA: 1\n"),
+            ("mail/inbox", "From a\nA: 1\n"),
+            ("box/cur/1:2,S", "x"),
+            ("box/new/2", "x"),
+            ("box/tmp/3", "x"),
+            ("box/maildirsize", "x"),
+            ("box/.Sent.2020/cur/4", "x"),
+            ("box/.Sent.2020/new/.keep", "x"),
+        ] {
+            put(root, path, content);
+        }
+        std::os::unix::fs::symlink(root.join("a.EML"), root.join("link.eml")).expect("links");
+        let mut tree = Tree::default();
+        tree.add(root).expect("reads");
+        let shown: Vec<String> = tree
+            .files
+            .iter()
+            .map(|f| format!("{:?} {} in {}", f.form, f.path.strip_prefix(root).expect("below").display(), f.folder))
+            .collect();
+        let wanted = [
+            "Message a.EML in ",
+            "Message box/.Sent.2020/cur/4 in box/Sent/2020",
+            "Message box/.Sent.2020/new/.keep in box/Sent/2020",
+            "Message box/cur/1:2,S in box",
+            "Message box/new/2 in box",
+            "Mbox mail/Sent.mbox in mail/Sent",
+            "Mbox mail/inbox in mail/inbox",
+            "Message sub/42 in sub",
+            "Message sub/b.eml in sub",
+        ];
+        assert_eq!(shown, wanted);
+        let skipped: Vec<_> =
+            tree.skipped.iter().map(|(p, _)| p.strip_prefix(root).expect("below").to_owned()).collect();
+        assert_eq!(skipped, ["link.eml", "sub/README", "sub/notes.txt"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn an_export_is_read_by_its_manifest() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let root = folder.path();
+        put(root, "ann/Journal Incoming/1.eml", "A: 1\n\n");
+        put(root, "ann/%2E./2.eml", "A: 2\n\n");
+        put(root, "ann/x/stray.eml", "A: 3\n\n");
+        put(root, MANIFEST, "aa  ann/Journal Incoming/1.eml\nbb  ann/%2E./2.eml\ncc  bob/gone/3.eml\n");
+        let mut tree = Tree::default();
+        tree.add(root).expect("reads");
+        let shown: Vec<_> = tree
+            .files
+            .iter()
+            .map(|f| (f.archive.clone().unwrap_or_default(), f.folder.clone(), f.sha256.clone()))
+            .collect();
+        let of = |folder: &str, sum: &str| ("ann".to_owned(), folder.to_owned(), Some(sum.to_owned()));
+        assert_eq!(shown, [of("..", "bb"), of("Journal Incoming", "aa")]);
+        assert_eq!(tree.skipped.len(), 2, "{:?}", tree.skipped);
+    }
+}
