@@ -1,5 +1,5 @@
-//! Every row of the bad inputs for the SMTP server (5.1), the POP3 server (5.2) and the POP3 client (5.3) has a dialogue
-//! or a test that carries its label, for example `5.2/23`. Labels stand in the title of a dialogue file (or of a dialogue
+//! Every row of the bad inputs for the SMTP server (5.1), the POP3 server (5.2), the POP3 client (5.3) and journal reports
+//! (5.4) has a dialogue or a test that carries its label, for example `5.2/23`. Labels stand in the title of a dialogue file (or of a dialogue
 //! within one) and in the comment above a test function; a label anywhere else counts for nothing.
 
 mod support;
@@ -10,11 +10,15 @@ use std::{
     path::Path,
 };
 
-const SURFACES: [(&str, &str); 3] = [("5.1", "SMTP server"), ("5.2", "POP3 server"), ("5.3", "POP3 client")];
+const SURFACES: [(&str, &str); 4] =
+    [("5.1", "SMTP server"), ("5.2", "POP3 server"), ("5.3", "POP3 client"), ("5.4", "journal reports")];
 const ROWS: usize = 30;
 /// Where labelled things are, and for which surfaces their labels count.
-const PLACES: [(&str, &[&str]); 3] =
-    [("gateway/tests", &["5.1", "5.2"]), ("gateway/src/smtp/machine/tests.rs", &["5.1"]), ("archiver", &["5.3"])];
+const PLACES: [(&str, &[&str]); 3] = [
+    ("gateway/tests", &["5.1", "5.2"]),
+    ("gateway/src/smtp/machine/tests.rs", &["5.1"]),
+    ("archiver", &["5.3", "5.4"]),
+];
 
 /// The labels of a text: in a dialogue those of titles, in a test those of comments right above a function.
 fn labels(file: &Path, text: &str) -> BTreeSet<(String, usize)> {

@@ -52,7 +52,7 @@ fn evidence(table: &Section, kind: SourceKind) -> Rules {
     let networks = list(table, "networks", |text| text.parse::<crate::evidence::Network>().err());
     Rules {
         networks: networks.iter().filter_map(|text| text.parse().ok()).collect(),
-        tls_names: list(table, "tls_names", name_mistake),
+        tls_names: list(table, "tls_names", |name| name_mistake(name.strip_prefix("*.").unwrap_or(name))),
         mail_from: list(table, "mail_from", path_mistake),
         tenants: list(table, "tenants", name_mistake),
     }

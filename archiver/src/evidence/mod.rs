@@ -23,7 +23,7 @@ pub const TENANT_FIELDS: [&str; 3] = ["x-originatororg", "x-ms-exchange-crossten
 pub struct Rules {
     /// Networks that the server's mail comes from.
     pub networks: Vec<Network>,
-    /// Names in its verified client certificate.
+    /// DNS names in its verified client certificate: exact, or `*.` and a domain for every name directly below it.
     pub tls_names: Vec<String>,
     /// Reverse-paths: an address, `@domain`, or `<>`.
     pub mail_from: Vec<String>,
@@ -52,8 +52,8 @@ impl Rules {
         let Some(evidence) = evidence else { return Some("nobody saw where it came from".to_owned()) };
         let address: Option<IpAddr> = evidence.ip.parse().ok();
         let near = address.is_some_and(|address| self.networks.iter().any(|network| network.contains(address)));
-        let named = |name: &String| self.tls_names.iter().any(|wanted| wanted.eq_ignore_ascii_case(name));
-        if near || evidence.certificate.as_ref().is_some_and(named) {
+        let mut names = evidence.certificate.iter().flat_map(|names| names.split(','));
+        if near || names.any(|name| self.tls_names.iter().any(|rule| is_named(rule, name))) {
             return None;
         }
         let certificate = evidence.certificate.as_deref().unwrap_or("none");
@@ -105,6 +105,16 @@ fn disagreement(field: &str, wanted: &[&String], found: &[&str]) -> Option<Strin
     })
 }
 
+/// Whether a name of a certificate is the one of a rule; a wildcard in either stands for one label.
+fn is_named(rule: &str, name: &str) -> bool {
+    let below = |wildcard: &str, name: &str| {
+        let domain = wildcard.strip_prefix("*.");
+        let parent = name.split_once('.').filter(|(label, _)| !label.is_empty()).map(|(_, parent)| parent);
+        domain.zip(parent).is_some_and(|(domain, parent)| domain.eq_ignore_ascii_case(parent))
+    };
+    rule.eq_ignore_ascii_case(name) || below(rule, name) || below(name, rule)
+}
+
 /// `8-4-4-4-12` hex digits.
 #[must_use]
 pub fn is_guid(text: &str) -> bool {
@@ -149,6 +159,7 @@ mod tests {
         for (ip, certificate, from, fits) in [
             ("40.93.255.1", None, "Journal.NDR@aurora.example", true),
             ("192.0.2.1", Some("Mail.Protection.Outlook.com"), "x@borealis.example", true),
+            ("192.0.2.1", Some("a.example,MAIL.protection.outlook.com"), "", true),
             ("192.0.2.1", Some("mail.example"), "", false),
             ("192.0.2.1", None, "", false),
             ("nonsense", None, "", false),
@@ -161,6 +172,21 @@ mod tests {
         }
         assert!(rules.fault(None, &[]).is_some());
         assert!(Rules::default().fault(None, &[]).is_none());
+    }
+
+    #[test]
+    fn wildcards_stand_for_one_label() {
+        for (rule, name, fits) in [
+            ("*.a.example", "x.A.example", true),
+            ("*.a.example", "a.example", false),
+            ("*.a.example", "y.x.a.example", false),
+            ("x.a.example", "*.a.example", true),
+            ("a.example", "*.a.example", false),
+            ("*.a.example", "*.a.example", true),
+            ("*.a.example", "*.b.a.example", false),
+        ] {
+            assert_eq!(is_named(rule, name), fits, "{rule} {name}");
+        }
     }
 
     #[test]

@@ -209,6 +209,7 @@ fn redirections(value: &str) -> (String, Vec<(Redirection, String)>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::{collection::vec, prelude::*};
 
     fn shown(recipient: &Recipient) -> String {
         let mut text = format!("{:?} {}", recipient.kind, recipient.address);
@@ -292,6 +293,78 @@ mod tests {
             ["", "To: b@x", "Sender: a@x\r\nSubject: x", "Absender: a@x\r\nEmpfänger: b@x", "Sender: a@x\r\nTo: \r\n"]
         {
             assert!(!Envelope::parse(text).is_valid(), "{text}");
+        }
+    }
+
+    fn address() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[a-z0-9.+_-]{1,12}@[a-z0-9-]{1,10}\\.example",
+            "IMCEAEX-_o=[A-Z][a-z]{1,5}_cn=[a-z]{1,8}@a\\.example",
+            "[a-zäöüé]{1,8}@münchen\\.example",
+        ]
+    }
+
+    fn recipient() -> impl Strategy<Value = Recipient> {
+        let kind = prop_oneof![
+            Just(RecipientKind::To),
+            Just(RecipientKind::Cc),
+            Just(RecipientKind::Bcc),
+            Just(RecipientKind::Unspecified)
+        ];
+        (address(), kind, proptest::option::of(address()), any::<bool>()).prop_map(
+            |(address, kind, original, expanded)| {
+                let (expanded_from, forwarded_from) = if expanded { (original, None) } else { (None, original) };
+                Recipient { address, kind, expanded_from, forwarded_from }
+            },
+        )
+    }
+
+    fn envelope() -> impl Strategy<Value = Envelope> {
+        let subject =
+            prop_oneof!["(To|Bcc|Sender): [a-z]{1,8}@x\\.example", "[!-~]{1,3}[ -~]{0,30}[!-~]", "[a-zäöü€日本]{1,20}"];
+        let sender = prop_oneof![Just(String::new()), address()];
+        let id = proptest::option::of("<[a-z0-9.]{1,20}@a\\.example>");
+        (sender, proptest::option::of(address()), proptest::option::of(subject), id, vec(recipient(), 1..40)).prop_map(
+            |(sender, on_behalf_of, subject, message_id, recipients)| Envelope {
+                sender: Some(sender),
+                on_behalf_of,
+                subject,
+                message_id,
+                recipients,
+                warnings: Vec::new(),
+            },
+        )
+    }
+
+    /// By the grammar of [MS-XJRNL] 2.1, and as real servers spell it.
+    fn printed(envelope: &Envelope, crlf: bool) -> String {
+        let mut lines =
+            vec![format!("Sender: {}", envelope.sender.clone().filter(|s| !s.is_empty()).unwrap_or("<>".into()))];
+        lines.extend(envelope.on_behalf_of.iter().map(|a| format!("On-Behalf-Of: {a}")));
+        lines.extend(envelope.subject.iter().map(|s| format!("Subject: {s}")));
+        lines.extend(envelope.message_id.iter().map(|id| format!("Message-Id: {id}")));
+        for recipient in &envelope.recipients {
+            let name = match recipient.kind {
+                RecipientKind::To => "To",
+                RecipientKind::Cc => "Cc",
+                RecipientKind::Bcc => "Bcc",
+                RecipientKind::Unspecified => "Recipient",
+            };
+            let mut line = format!("{name}: {}", recipient.address);
+            line.extend(recipient.expanded_from.iter().map(|a| format!(", Expanded: {a}")));
+            line.extend(recipient.forwarded_from.iter().map(|a| format!(", Forwarded: {a}")));
+            lines.push(line);
+        }
+        let end = if crlf { "\r\n" } else { "\n" };
+        lines.iter().map(|line| format!("{line}{end}")).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn any_envelope_is_printed_and_read_back(wanted in envelope(), crlf: bool) {
+            let read = Envelope::parse(&printed(&wanted, crlf));
+            prop_assert!(read.is_valid());
+            prop_assert_eq!(read, wanted);
         }
     }
 }

@@ -179,6 +179,7 @@ impl Scanner {
 mod tests {
     use super::*;
     use crate::octets::Slice;
+    use proptest::{collection::vec, prelude::*};
 
     fn parts(text: &str, boundary: &str) -> (Vec<String>, bool) {
         let bytes = text.as_bytes().to_vec();
@@ -226,5 +227,63 @@ mod tests {
         let bytes = text.into_bytes();
         let multipart = split(&bytes, 0..bytes.len() as u64, "b").expect("reads");
         assert!(multipart.too_many && multipart.parts.len() == MAX_PARTS);
+    }
+
+    /// A multipart in the making: preamble, parts with their headers, epilogue, and one kind of line end.
+    fn generated() -> impl Strategy<Value = (String, String, Vec<(String, String)>, String, bool, String)> {
+        let boundary = "[A-Za-z0-9'()+_,./:=?-]{1,40}";
+        // Text with everything that looks like a delimiter and is none.
+        let piece = prop_oneof![
+            "[ -~]{0,30}",
+            Just("--".to_owned()),
+            Just("> --b".to_owned()),
+            Just("\r".to_owned()),
+            "\\PC{0,10}"
+        ];
+        let text = || vec(piece.clone(), 0..8);
+        let part = ("([A-Z][a-z]{0,8}: [ -~]{0,20}){0,1}", text());
+        (boundary, text(), vec(part, 1..6), text(), any::<bool>()).prop_map(
+            |(boundary, preamble, parts, epilogue, crlf)| {
+                let end = if crlf { "\r\n" } else { "\n" };
+                let joined = |lines: &[String]| -> String {
+                    // Before a lone LF a CR belongs to the delimiter: nobody could tell whose it was.
+                    let whole = |line: &String| if crlf { line.clone() } else { line.replace('\r', "") };
+                    let clean =
+                        |line: String| if line.trim_end().starts_with("--") { format!(" {line}") } else { line };
+                    lines.iter().map(whole).map(clean).collect::<Vec<_>>().join(end)
+                };
+                let parts = parts.iter().map(|(header, body)| (header.clone(), joined(body))).collect();
+                (boundary, joined(&preamble), parts, joined(&epilogue), crlf, end.to_owned())
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn any_multipart_is_split_and_joined_to_the_same_octets((boundary, preamble, wanted, epilogue, _, end) in generated()) {
+            // A preamble needs its line end; a boundary that ends in blanks would be another one.
+            let mut text = if preamble.is_empty() { String::new() } else { format!("{preamble}{end}") };
+            for (header, body) in &wanted {
+                let header = if header.is_empty() { String::new() } else { format!("{header}{end}") };
+                text += &format!("--{boundary}{end}{header}{end}{body}{end}");
+            }
+            text += &format!("--{boundary}--{end}{epilogue}");
+            let bytes = text.clone().into_bytes();
+            let found = split(&bytes, 0..bytes.len() as u64, &boundary).expect("memory reads");
+            prop_assert!(found.closed && !found.too_many);
+            let at = |range: Range<u64>| text[range.start as usize..range.end as usize].to_owned();
+            let bodies: Vec<String> = found.parts.iter().map(|part| at(part.body.clone())).collect();
+            prop_assert_eq!(&bodies, &wanted.iter().map(|(_, body)| body.clone()).collect::<Vec<_>>());
+            // Joined: what lies between the bodies, and the bodies.
+            let (mut joined, mut last) = (String::new(), 0);
+            for (part, body) in found.parts.iter().zip(&bodies) {
+                prop_assert!(part.body.start >= last);
+                joined += &at(last..part.body.start);
+                joined += body;
+                last = part.body.end;
+            }
+            joined += &at(last..bytes.len() as u64);
+            prop_assert_eq!(joined, text);
+        }
     }
 }
