@@ -114,7 +114,7 @@ fn evidence_that_does_not_fit_is_quarantined_whole_and_decided_by_a_person() -> 
     ensure!(again[0]["result"] == "unchanged", "{again:?}");
     ensure!(setup.archiver.stats()? == stats, "nothing was written");
     let shown = setup.archiver.run(&["envelope", &text(&listed[0], "id"), "--json"], b"")?.expect(0)?.json()?;
-    ensure!(shown[0]["decision"]["reason"] == "the connector moved" && shown[0]["outcome"] == "filed", "{shown}");
+    ensure!(shown[0]["decisions"][0]["reason"] == "the connector moved" && shown[0]["outcome"] == "filed", "{shown}");
 
     // Rejected: kept and marked. What is filed cannot be rejected; what was rejected can be released.
     let reject = ["quarantine", "reject", &ids[1], "--reason", "a forgery", "--json"];

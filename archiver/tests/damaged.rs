@@ -5,7 +5,6 @@ use postkeep_archiver::{
     filing::{Owner, Owners, Rules, assign},
     import::mbox,
     journal::{self, Context, Handling, Profile},
-    octets::Octets,
     store::split::leaves,
 };
 use std::{
@@ -105,8 +104,7 @@ fn samples() -> Vec<(String, Vec<u8>)> {
 fn owners() -> Owners {
     let mut owners = Owners::default();
     for name in ["ann", "bob", "dora"] {
-        let addresses = vec![format!("{name}@aurora.example")];
-        owners.add(Owner { name: name.to_owned(), full_name: None, addresses }).expect("valid");
+        owners.add(Owner::new(name, [format!("{name}@aurora.example").as_str()])).expect("valid");
     }
     owners
 }

@@ -147,8 +147,7 @@ fn cases() -> Vec<Case> {
 fn nobody_gets_what_was_not_sent_to_him() {
     let mut owners = Owners::default();
     for name in ["ann", "bob", "victim"] {
-        let addresses = vec![format!("{name}@a.example")];
-        owners.add(Owner { name: name.to_owned(), full_name: None, addresses }).expect("valid");
+        owners.add(Owner::new(name, [format!("{name}@a.example").as_str()])).expect("valid");
     }
     let cases = cases();
     let (mut wrong, mut filed) = (0, 0);
@@ -172,7 +171,7 @@ fn nobody_gets_what_was_not_sent_to_him() {
 #[test]
 fn the_victim_gets_what_is_his() {
     let mut owners = Owners::default();
-    owners.add(Owner { name: "victim".into(), full_name: None, addresses: vec![VICTIM.into()] }).expect("valid");
+    owners.add(Owner::new("victim", [VICTIM])).expect("valid");
     let message = report("outer", &evil_envelope(), &format!("{HEADER}\r\nx")).into_bytes();
     let verdict = journal::examine(&message, &Context::default()).expect("memory never fails");
     assert_eq!(assign(&verdict, None, &owners, &Rules::default()).instances[0].owner, "victim");

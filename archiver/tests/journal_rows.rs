@@ -44,8 +44,7 @@ fn content(verdict: &Verdict, message: &[u8]) -> Option<Vec<u8>> {
 fn owners() -> Owners {
     let mut owners = Owners::default();
     for name in ["ann", "bob", "victim"] {
-        let addresses = vec![format!("{name}@a.example")];
-        owners.add(Owner { name: name.to_owned(), full_name: None, addresses }).expect("valid");
+        owners.add(Owner::new(name, [format!("{name}@a.example").as_str()])).expect("valid");
     }
     owners
 }

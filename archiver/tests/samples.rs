@@ -204,8 +204,7 @@ fn every_sample_is_filed_to_its_owners() {
     let samples = samples();
     let mut owners = Owners::default();
     for name in ["ann", "bob", "carl", "dora", "erik"] {
-        let addresses = vec![format!("{name}@aurora.example")];
-        owners.add(Owner { name: name.to_owned(), full_name: None, addresses }).expect("valid");
+        owners.add(Owner::new(name, [format!("{name}@aurora.example").as_str()])).expect("valid");
     }
     let rules = Rules { own_domains: vec!["aurora.example".into()], ..Rules::default() };
     let mut outcomes: BTreeMap<String, Outcome> = BTreeMap::new();

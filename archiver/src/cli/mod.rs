@@ -24,8 +24,9 @@ pub mod store;
 pub mod why;
 
 pub use args::{
-    Cli, Command, DeadLetterCommand, EnvelopeArgs, ExportArgs, ExportFormat, ImportArgs, InitArgs, InspectArgs, ListArgs, MboxArg, OwnerCommand, ProfileArg,
-    QuarantineCommand, ReconcileArgs, RunArgs, ServeArgs, ShowArgs, StatusArgs, StoreCommand, WhyArgs,
+    Cli, Command, DeadLetterCommand, EnvelopeArgs, ExportArgs, ExportFormat, ImportArgs, InitArgs, InspectArgs,
+    ListArgs, MboxArg, OwnerCommand, ProfileArg, QuarantineCommand, ReconcileArgs, RunArgs, ServeArgs, ShowArgs,
+    StatusArgs, StoreCommand, WhyArgs,
 };
 
 use crate::config::ArchiverConfig;

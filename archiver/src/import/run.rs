@@ -146,7 +146,13 @@ impl<'a> Import<'a> {
             Target::Source(source) => {
                 check_owner(source, owners)?;
                 let owner = source.reading.owner.as_deref();
-                (source.name.as_str(), SOURCE_MAILBOX.to_owned(), context(source, None), owner, config.rules(&source.name))
+                (
+                    source.name.as_str(),
+                    SOURCE_MAILBOX.to_owned(),
+                    context(source, None),
+                    owner,
+                    config.rules(&source.name),
+                )
             }
             Target::Owner(wanted) => {
                 let owner = owners.named(wanted).ok_or_else(|| {

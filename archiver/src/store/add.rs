@@ -5,7 +5,7 @@ use super::{
     catalog::{Space, View},
     entry::{
         AlternateRecord, InstanceRecord, LedgerRecord, MessageRecord, RawRecord, Record, ReportRecord, Summary,
-        encode_entry,
+        VerdictRecord, encode_entry,
     },
     format::record::Content as RecordContent,
     header::summarise,
@@ -263,6 +263,7 @@ pub(super) struct Taken {
     pub(super) messages: Vec<MessageRecord>,
     raw: RawRecord,
     stored: u64,
+    limited: bool,
 }
 
 fn too_large() -> StoreError {

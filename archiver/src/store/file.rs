@@ -6,9 +6,9 @@
 //! again.
 
 use super::{
-    Outcome, Store, StoreError, StoreResult,
+    Decided, Outcome, Store, StoreError, StoreResult,
     catalog::{Space, key, sealed_pairs},
-    entry::{FiledBy, FilingRecord, InstanceRecord, Record, Summary, VerdictRecord},
+    entry::{AlternateRecord, FiledBy, FilingRecord, InstanceRecord, Record, Summary, VerdictRecord},
     index::{CollectedEntry, MessageEntry, UnownedEntry, report_key, rfc3339, rfc3339_ms, source_key},
 };
 use crate::{
@@ -38,8 +38,12 @@ pub struct Filed {
     pub verdict: VerdictRecord,
     /// The archived message.
     pub message: Option<Summary>,
+    /// What else is in the report.
+    pub alternates: Vec<AlternateRecord>,
     /// Addresses without an owner.
     pub unowned: Vec<String>,
+    /// What people and retries decided about it, in order.
+    pub decisions: Vec<Decided>,
     /// Every appearance it brought, with when and why it was filed.
     pub instances: Vec<(InstanceRecord, u64, Option<FiledBy>)>,
 }
@@ -166,12 +170,20 @@ impl Store {
             outcome: report.outcome,
             verdict: report.verdict,
             message: report.message,
+            alternates: report.alternates,
             unowned: report.unowned,
+            decisions: Vec::new(),
             instances: report.instances.into_iter().map(|instance| (instance, at, None)).collect(),
         };
         for later in self.filings(&filed.source, filed.mailbox.as_deref(), &filed.uidl)? {
+            if later.by != FiledBy::Refile {
+                filed.decisions.push(Decided::from(&later));
+            }
             filed.outcome = later.outcome;
             filed.unowned = later.unowned;
+            if later.verdict.is_some() {
+                filed.alternates = later.alternates;
+            }
             filed.message = later.message.or(filed.message);
             filed.verdict = later.verdict.unwrap_or(filed.verdict);
             let (at, by) = (later.filed_ms, Some(later.by));
