@@ -41,6 +41,9 @@ pub enum Command {
     /// Who has an archive.
     #[command(subcommand)]
     Owner(OwnerCommand),
+    /// Where reports are collected from.
+    #[command(subcommand)]
+    Source(SourceCommand),
     /// The messages in an owner's archive.
     List(ListArgs),
     /// The exact octets of a message.
@@ -236,6 +239,18 @@ pub enum OwnerCommand {
         /// JSON.
         #[arg(long)]
         json: bool,
+    },
+}
+
+/// Commands of `source`.
+#[derive(Debug, Subcommand)]
+pub enum SourceCommand {
+    /// Show the certificate of a source's hosts, and trust its key after a typed yes.
+    ///
+    /// Exit 1 without a yes. Nothing is sent to the hosts but the beginning of a TLS handshake.
+    Pin {
+        /// The source's name.
+        name: String,
     },
 }
 

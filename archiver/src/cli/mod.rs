@@ -19,6 +19,7 @@ pub mod reconcile;
 pub mod run;
 pub mod serve;
 pub mod show;
+pub mod source;
 pub mod status;
 pub mod store;
 pub mod why;
@@ -26,7 +27,7 @@ pub mod why;
 pub use args::{
     Cli, Command, DeadLetterCommand, EnvelopeArgs, ExportArgs, ExportFormat, ImportArgs, InitArgs, InspectArgs,
     ListArgs, MboxArg, OwnerCommand, ProfileArg, QuarantineCommand, ReconcileArgs, RunArgs, ServeArgs, ShowArgs,
-    StatusArgs, StoreCommand, WhyArgs,
+    SourceCommand, StatusArgs, StoreCommand, WhyArgs,
 };
 
 use crate::config::ArchiverConfig;
@@ -53,6 +54,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Import(args) => import::run(config, args),
         Command::Inspect(args) => inspect::run(config, args),
         Command::Owner(command) => owner::run(config, command),
+        Command::Source(command) => source::run(config, command),
         Command::List(args) => list::run(config, args),
         Command::Show(args) => show::run(config, args),
         Command::Envelope(args) => envelope::run(config, args),

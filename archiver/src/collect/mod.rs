@@ -13,10 +13,12 @@ mod hostile;
 pub mod judge;
 pub mod ledger;
 pub mod listing;
+pub mod look;
 pub mod machine;
 #[cfg(test)]
 mod order;
 pub mod password;
+pub mod pin;
 pub mod report;
 mod round;
 #[cfg(test)]

@@ -43,6 +43,19 @@ impl Connector {
         Ok(Self(TlsConnector::from(Arc::new(config))))
     }
 
+    /// With a check of the caller's, which must not accept what nobody proved.
+    ///
+    /// # Errors
+    /// A sentence: TLS cannot be set up.
+    pub(super) fn with(check: Arc<dyn ServerCertVerifier>) -> Result<Self, String> {
+        let builder = ClientConfig::builder_with_provider(tls::provider())
+            .with_protocol_versions(tls::VERSIONS)
+            .map_err(|e| format!("TLS cannot be set up: {e}"))?;
+        let mut config = builder.dangerous().with_custom_certificate_verifier(check).with_no_client_auth();
+        config.alpn_protocols = vec![b"pop3".to_vec()];
+        Ok(Self(TlsConnector::from(Arc::new(config))))
+    }
+
     /// The handshake; the caller sets the deadline.
     ///
     /// # Errors
@@ -106,7 +119,10 @@ impl ServerCertVerifier for Pins {
         if self.pins.contains(&found) {
             return Ok(ServerCertVerified::assertion());
         }
-        Err(Error::General(format!("the server's public key is not the pinned one, its SHA-256 is {found}")))
+        Err(Error::General(format!(
+            "the server's public key is not the pinned one, its SHA-256 is {found}; \
+            where it was changed on purpose, `source pin` stores the new one"
+        )))
     }
 
     fn verify_tls12_signature(
