@@ -173,6 +173,15 @@ pub fn is_possible() -> Result<bool> {
     Ok(false)
 }
 
+/// The command as it would find its files on another file system: statfs(2) says this magic number.
+pub fn on_file_system(magic: u64, command: &Command, folder: &Path, log: &Path) -> Command {
+    let watch = Watch { blow: Blow::Kill, at: 0 };
+    let mut traced = watch.tracer(log, folder);
+    traced.args(["--statfs", &magic.to_string(), "--"]).arg(command.get_program()).args(command.get_args());
+    traced.current_dir(folder);
+    traced
+}
+
 /// Which of `all` points are tried: all with `POSTKEEP_POINTS=all`, else `usual`, spread evenly behind an offset that
 /// the seed gives.
 pub fn sample(all: usize, usual: usize, random: &mut super::Random) -> Vec<usize> {
