@@ -52,12 +52,31 @@ pub fn run(context: &Context, args: Args) -> Result<Exit, Failure> {
                 })
             })
             .collect();
-        println!("{}", json!({"ok": ok, "messages": outcome.messages, "problems": problems}));
+        let notes: Vec<_> = outcome
+            .notes
+            .iter()
+            .map(|n| {
+                json!({
+                    "kind": n.kind.name(),
+                    "uidl": n.uidl.map(|u| u.to_string()),
+                    "detail": n.detail,
+                    "mailbox": n.mailbox.to_string(),
+                })
+            })
+            .collect();
+        println!("{}", json!({"ok": ok, "messages": outcome.messages, "problems": problems, "notes": notes}));
     } else {
         for p in &outcome.problems {
             println!("{}  {}  {}", p.mailbox, p.kind.name(), p.detail);
         }
-        println!("{} messages checked, {} problems", outcome.messages, outcome.problems.len());
+        for n in &outcome.notes {
+            println!("{}  {}  {}", n.mailbox, n.kind.name(), n.detail);
+        }
+        let (problems, notes) = (outcome.problems.len(), outcome.notes.len());
+        println!(
+            "{} messages checked, {problems} problems, {notes} things put right at earlier starts",
+            outcome.messages
+        );
     }
     Ok(if ok { Exit::Done } else { Exit::Attention })
 }

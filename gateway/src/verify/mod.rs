@@ -2,10 +2,13 @@
 //!
 //! Each entry: number, chain, signature, sense. Each waiting file: SHA-256 and length against its entry. Files without
 //! entry, entries without file, mailboxes without definition. What a running server is just about to finish looks like
-//! a gap for a moment; such findings count only when they are still there a second later. Nothing is changed.
+//! a gap for a moment; such findings count only when they are still there a second later. What starts after a crash put
+//! right (files in the quarantine, entries for files that had none, torn ends of ledgers) is noted. Nothing is changed.
 
+mod notes;
 mod summary;
 
+pub use notes::{Note, NoteKind};
 pub use summary::Summary;
 
 use crate::{
@@ -36,6 +39,8 @@ pub struct Outcome {
     pub messages: u64,
     /// Everything that is not as it should be.
     pub problems: Vec<Problem>,
+    /// What was put right at starts; not a reason to worry.
+    pub notes: Vec<Note>,
 }
 
 /// Why it could not be checked.
@@ -73,6 +78,7 @@ pub struct Verifier {
 struct Pass {
     check: Check,
     problems: Vec<Problem>,
+    notes: Vec<Note>,
 }
 
 impl Verifier {
@@ -109,6 +115,7 @@ impl Verifier {
             }
             Err(e) => outcome.problems.push(problem(ProblemKind::MailboxDefinition, e.to_string())),
         }
+        outcome.notes.extend(self.put_aside(id)?);
         // The listing comes first: a file in it had its entry, or was about to get it, when the ledger is read.
         let files = self.files(id)?;
         let pass = match self.ledger(id, true) {
@@ -120,6 +127,7 @@ impl Verifier {
             }
             Err(e) => return Err(e),
         };
+        outcome.notes.extend(pass.iter().flat_map(|pass| pass.notes.clone()));
         let mut found = pass.as_ref().map(|pass| pass.problems.clone()).unwrap_or_default();
         if let Some(pass) = &pass {
             for (seq, waiting) in pass.check.waiting() {
@@ -162,7 +170,7 @@ impl Verifier {
             Err(e) => return Err(e.into()),
         };
         let (header, end) = (scan.header(), scan.end());
-        let mut pass = Pass { check: Check::new(header), problems: Vec::new() };
+        let mut pass = Pass { check: Check::new(header), problems: Vec::new(), notes: Vec::new() };
         if header.node != self.mailboxes.node().public() {
             let detail = "the ledger was begun by another node".to_owned();
             let kind = ProblemKind::DamagedLedger;
@@ -175,6 +183,7 @@ impl Verifier {
                 damaged.push(slot);
                 continue;
             }
+            pass.notes.extend(slot.entry.as_ref().ok().and_then(notes::of_entry));
             for slot in damaged.drain(..).chain([slot]) {
                 pass.check.take(&slot, signatures, &mut pass.problems);
             }
@@ -188,7 +197,11 @@ impl Verifier {
     }
 
     fn files(&self, id: MailboxId) -> DiskResult<Vec<String>> {
-        match self.disk.list(&self.layout.folder(id, Folder::New)) {
+        self.names(&self.layout.folder(id, Folder::New))
+    }
+
+    fn names(&self, folder: &Path) -> DiskResult<Vec<String>> {
+        match self.disk.list(folder) {
             Ok(entries) => Ok(entries.into_iter().map(|entry| entry.name).collect()),
             Err(e) if e.is_missing() => Ok(Vec::new()),
             Err(e) => Err(e),

@@ -131,3 +131,39 @@ async fn torn_tails_foreign_ledgers_and_lost_definitions_are_named() {
     std::fs::remove_file(&definition).expect("removes");
     assert_eq!(data.problems(), [(ProblemKind::MailboxDefinition, None)]);
 }
+
+#[tokio::test]
+async fn everything_a_start_found_is_told() {
+    let data = Data::new().await;
+    // A crash: one half written, one without entry, one gone, one that is none, a torn end.
+    let layout = data.layout();
+    let (half, whole) = (Uidl::now(), Uidl::now());
+    std::fs::write(layout.message(data.id, Folder::Tmp, half), b"half").expect("writes");
+    std::fs::copy(data.file(3), layout.message(data.id, Folder::New, whole)).expect("copies");
+    std::fs::rename(data.file(1), data.folder.path().join("elsewhere")).expect("renames");
+    std::fs::write(layout.folder(data.id, Folder::New).join("stray"), b"?").expect("writes");
+    data.change_ledger(|octets| octets.extend([7; 100]));
+    let before = data.verifier().run(None).expect("runs");
+    let mut kinds: Vec<&str> = before.problems.iter().map(|p| p.kind.name()).collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["missing-file", "torn-tail", "unrecorded-file", "unrecorded-file"]);
+    assert_eq!(before.notes, []);
+
+    let (spool, recovery) = Spool::open(data.folder.path(), "gw.example", Arc::new(LocalDisk)).expect("opens");
+    spool.close();
+    let after = data.verifier().run(None).expect("runs");
+    let mut told: Vec<(NoteKind, Option<Uidl>)> = after.notes.iter().map(|n| (n.kind, n.uidl)).collect();
+    told.sort_unstable();
+    let expected = [
+        (NoteKind::Recovered, Some(whole)),
+        (NoteKind::Quarantined, None),
+        (NoteKind::Quarantined, Some(half)),
+        (NoteKind::CutTail, None),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!((recovery.adopted, recovery.quarantined), (1, 3));
+    assert_eq!(
+        after.problems.iter().map(|p| (p.kind, p.seq)).collect::<Vec<_>>(),
+        [(ProblemKind::MissingFile, Some(2))]
+    );
+}
