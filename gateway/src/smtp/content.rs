@@ -29,16 +29,18 @@ impl Content {
 
     /// Takes octets of the message; whether it was refused just now.
     pub(super) fn push(&mut self, octets: &[u8]) -> bool {
+        let fits = usize::try_from(self.limit.saturating_sub(self.size)).unwrap_or(usize::MAX);
         self.size = self.size.saturating_add(octets.len() as u64);
         if self.refused.is_some() {
             return false;
         }
-        self.header.scan(octets);
-        if self.size > self.limit {
-            return self.refuse(replies::TOO_BIG);
-        }
+        // Only what fits: of two reasons the one that comes first in the message counts, however it was cut.
+        self.header.scan(octets.get(..fits).unwrap_or(octets));
         if self.header.received > MAX_RECEIVED {
             return self.refuse(replies::LOOP);
+        }
+        if self.size > self.limit {
+            return self.refuse(replies::TOO_BIG);
         }
         self.block.extend_from_slice(octets);
         false
@@ -155,6 +157,19 @@ mod tests {
         assert!(loops.push("Received: x\r\n".repeat(101).as_bytes()));
         assert_eq!((fits.refused(), loops.refused()), (None, Some(replies::LOOP)));
         assert_eq!(loops.take_block(true), None);
+    }
+
+    #[test]
+    fn of_two_reasons_the_first_one_counts_whatever_the_cuts() {
+        let message = "Received: x\r\n".repeat(120);
+        // The 101st name ends at octet 13 * 100 + 9.
+        for (limit, reason) in [(1308, replies::TOO_BIG), (1309, replies::LOOP), (1310, replies::LOOP)] {
+            for size in [1, 7, 64, 1308, 1309, 1310, message.len()] {
+                let mut content = Content::new(limit);
+                message.as_bytes().chunks(size).for_each(|piece| drop(content.push(piece)));
+                assert_eq!(content.refused(), Some(reason), "limit {limit}, pieces of {size}");
+            }
+        }
     }
 
     #[test]
