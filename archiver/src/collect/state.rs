@@ -5,7 +5,7 @@
 
 use crate::store::Store;
 use postkeep_shared::{
-    disk::{Disk, create_dirs},
+    disk::{Disk, create_dirs, is_hindrance},
     mail::Digest,
     receipt::NodeKey,
     run::Failure,
@@ -44,11 +44,16 @@ impl State {
     /// When not even a new one can be made.
     pub fn open(dir: &Path, disk: &dyn Disk) -> Result<Self, Failure> {
         create_dirs(disk, dir)?;
+        let fails = |error: sled::Error| Failure::cannot(format!("cannot use the state in {}: {error}", dir.display()));
         Self::try_open(dir).or_else(|error| {
+            // A full or read-only disk is no reason to forget.
+            if matches!(&error, sled::Error::Io(error) if is_hindrance(error)) {
+                return Err(fails(error));
+            }
             tracing::warn!("{}: {error}; what was seen before is read from the store instead", dir.display());
             disk.remove_tree(dir)?;
             create_dirs(disk, dir)?;
-            Self::try_open(dir).map_err(|error| Failure::cannot(format!("{}: {error}", dir.display())))
+            Self::try_open(dir).map_err(fails)
         })
     }
 

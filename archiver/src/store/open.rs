@@ -320,7 +320,7 @@ fn open_catalog(path: &Path, disk: &dyn Disk) -> StoreResult<FjallCatalog> {
                 waited += pause;
             }
             Ok(None) => return Err(StoreError::CatalogInUse(path.to_owned())),
-            Err(_) if again => {
+            Err(StoreError::Catalog { .. }) if again => {
                 again = false;
                 remove_catalog(path, disk)?;
             }

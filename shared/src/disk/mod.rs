@@ -70,6 +70,16 @@ impl DiskError {
     }
 }
 
+/// Whether an error hinders now and says nothing of the file: no space, a read-only file system, no descriptors, no
+/// permission. What cannot be opened for such a reason is not damaged, and must not be made anew.
+#[must_use]
+pub fn is_hindrance(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let hindrances =
+        [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::ACCESS, Errno::PERM];
+    Errno::from_io_error(error).is_some_and(|errno| hindrances.contains(&errno))
+}
+
 /// Result of a disk operation.
 pub type DiskResult<T> = Result<T, DiskError>;
 

@@ -4,6 +4,7 @@
 use super::{Catalog, Change, Pair};
 use crate::store::{StoreError, StoreResult};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use postkeep_shared::disk::{DiskError, is_hindrance};
 use std::path::{Path, PathBuf};
 
 /// Octets of blocks kept in memory.
@@ -27,27 +28,33 @@ impl FjallCatalog {
         let database = match builder.max_cached_files(Some(64)).open() {
             Ok(database) => database,
             Err(fjall::Error::Locked) => return Ok(None),
-            Err(error) => return Err(failed(path, &error)),
+            Err(error) => return Err(failed(path, error)),
         };
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE);
-        let pairs = database.keyspace("catalog", options).map_err(|error| failed(path, &error))?;
+        let pairs = database.keyspace("catalog", options).map_err(|error| failed(path, error))?;
         Ok(Some(Self { database, pairs, path: path.to_owned() }))
     }
 }
 
-fn failed(path: &Path, error: &fjall::Error) -> StoreError {
-    StoreError::Catalog { path: path.to_owned(), detail: format!("{error:?}") }
+/// A hindrance is told apart: a catalog on a full or read-only disk is sound, and not to be built anew.
+fn failed(path: &Path, error: fjall::Error) -> StoreError {
+    match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) if is_hindrance(&error) => {
+            DiskError::new("use the catalog in", path, error).into()
+        }
+        error => StoreError::Catalog { path: path.to_owned(), detail: format!("{error:?}") },
+    }
 }
 
 impl Catalog for FjallCatalog {
     fn get(&self, key: &[u8]) -> StoreResult<Option<Vec<u8>>> {
-        let value = self.pairs.get(key).map_err(|error| failed(&self.path, &error))?;
+        let value = self.pairs.get(key).map_err(|error| failed(&self.path, error))?;
         Ok(value.map(|value| value.to_vec()))
     }
 
     fn prefix(&self, prefix: &[u8]) -> Box<dyn Iterator<Item = StoreResult<Pair>> + '_> {
         Box::new(self.pairs.prefix(prefix).map(|guard| {
-            let (key, value) = guard.into_inner().map_err(|error| failed(&self.path, &error))?;
+            let (key, value) = guard.into_inner().map_err(|error| failed(&self.path, error))?;
             Ok((key.to_vec(), value.to_vec()))
         }))
     }
@@ -60,6 +67,6 @@ impl Catalog for FjallCatalog {
                 None => batch.remove(&self.pairs, key),
             }
         }
-        batch.commit().map_err(|error| failed(&self.path, &error))
+        batch.commit().map_err(|error| failed(&self.path, error))
     }
 }
