@@ -5,7 +5,7 @@ mod support;
 
 use anyhow::{Context as _, Result, ensure};
 use std::{collections::BTreeMap, path::Path, process::Command};
-use support::{Gateway, Server, Smtp, folder, numbered_report, run};
+use support::{Archiver, Gateway, Server, Smtp, folder, numbered_report, run};
 
 const MESSAGES: usize = 5;
 
@@ -62,6 +62,63 @@ fn a_reply_comes_after_every_sync() -> Result<()> {
     Ok(())
 }
 
+/// The archiver speaks TLS, so a DELE cannot be read in the trace; but from the first octet of a pack to the last one that
+/// was read back, nothing may be said to the gateway.
+#[test]
+fn a_deletion_comes_after_every_sync_and_the_read_back() -> Result<()> {
+    let folder = folder()?;
+    let mut gateway = Gateway::create(folder.path())?;
+    gateway.start()?;
+    let access = gateway.create_mailbox()?;
+    let archiver = Archiver::collecting(folder.path(), &gateway, &access)?;
+    let trace = folder.path().join("trace");
+    let mut kept = 0;
+    // A new pack, and one that another process began.
+    for _ in 0..2 {
+        for n in kept..kept + MESSAGES {
+            let reply = gateway.smtp()?.send("", &[&access.address], &numbered_report(n).0)?;
+            ensure!(reply.code == 250, "{reply:?}");
+        }
+        let round = archiver.command(&["run", "--once"])?;
+        let mut traced = Command::new("strace");
+        traced.args(["-f", "-qq", "-y", "-s", "16", "-o"]).arg(&trace);
+        traced.args(["-e", "trace=fsync,fdatasync,fadvise64,pread64,write,writev,sendto,sendmsg"]);
+        traced.current_dir(&archiver.folder).arg(round.get_program()).args(round.get_args());
+        run(&mut traced, b"")?.expect(0)?;
+        ensure!(gateway.waiting(&access.id)?.is_empty(), "messages stay at the gateway");
+        kept_in_order(&calls(&trace)?)?;
+        kept += MESSAGES;
+    }
+    println!("order of pack, its names, record, read-back, DELE: {kept} messages in 2 rounds, as promised");
+    ensure!(gateway.stop()? == 0);
+    Ok(())
+}
+
+fn kept_in_order(calls: &[Call]) -> Result<()> {
+    let is_write = |c: &Call, of: &str| c.name == "write" && c.arguments.contains(of);
+    let written = calls.iter().rposition(|c| is_write(c, ".pack>")).context("no pack was written")?;
+    let recorded = calls.iter().rposition(|c| is_write(c, ".rec>")).context("no record was written")?;
+    let synced = next(calls, written, "sync of the pack", |c| is_sync(c, ".pack>"))?;
+    let named =
+        next(calls, 0, "sync of the pack's folder", |c| is_sync(c, "/packs/") && !c.arguments.contains(".pack>"))?;
+    let above = next(calls, 0, "sync of the folder of packs", |c| is_sync(c, "/packs>"))?;
+    next(calls, 0, "sync of the folder of records", |c| is_sync(c, "/records>"))?;
+    ensure!(synced.max(named).max(above) < recorded, "the record was written before its pack was on the disk");
+    let committed = next(calls, recorded, "sync of the record", |c| is_sync(c, ".rec>"))?;
+    for file in [".rec>", ".pack>"] {
+        let dropped = next(calls, committed, "dropped cache", |c| c.name == "fadvise64" && c.arguments.contains(file))?;
+        next(calls, dropped, "read-back", |c| c.name == "pread64" && c.arguments.contains(file))?;
+    }
+    let read =
+        calls.iter().rposition(|c| c.name == "pread64" && c.arguments.contains(".pack>")).context("read-back")?;
+    ensure!(calls.iter().filter(|c| is_sync(c, "<")).all(|c| c.result == "0"), "a sync failed");
+    // Whatever is asked for was asked for before the first octet came; what follows is DELE.
+    let is_said = |c: &Call| c.name != "pread64" && (c.arguments.contains("<TCP:") || c.arguments.contains("<socket:"));
+    let between = calls.get(written..read).unwrap_or_default().iter().filter(|c| is_said(c)).count();
+    ensure!(between == 0, "{between} times something was said between the pack and the read-back");
+    next(calls, read, "DELE", is_said).map(drop)
+}
+
 /// Ends the traced program, not the tracer.
 fn end(server: Server) -> Result<()> {
     let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", server.pid()))?;
@@ -112,7 +169,7 @@ fn next(calls: &[Call], from: usize, what: &str, fits: impl Fn(&Call) -> bool) -
 }
 
 fn is_sync(call: &Call, of: &str) -> bool {
-    call.name.starts_with('f') && call.arguments.contains(of)
+    call.name.ends_with("sync") && call.arguments.contains(of)
 }
 
 fn accepted_in_order(calls: &[Call], uidl: &str) -> Result<()> {

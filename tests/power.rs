@@ -10,10 +10,11 @@
 mod support;
 
 use anyhow::{Context as _, Result, ensure};
+use postkeep_archiver::collect::{Prepared, Rounds};
 use postkeep_gateway::{config::GatewayConfig, server};
 use postkeep_shared::{
     disk::{
-        LocalDisk,
+        Disk, LocalDisk,
         faulty::{FaultyDisk, Operation},
     },
     run::ShutdownTrigger,
@@ -313,6 +314,100 @@ fn cuts_alone_see_some_mutants() -> Result<()> {
             None => println!("without {mutant}: not seen in 3 cuts"),
         }
         ensure!(shown.is_some() || !must_show, "seed {seed}: the harness does not see a gateway without {mutant}");
+    }
+    Ok(())
+}
+
+/// Not a test: one round of the archiver on a disk that leaves out one step, started by
+/// [`cuts_alone_see_some_mutants_of_the_archiver`].
+#[test]
+#[ignore = "started by another test as a program"]
+fn mutant_archiver() -> Result<()> {
+    let disk = FaultyDisk::new(Arc::new(LocalDisk));
+    match std::env::var("POSTKEEP_MUTANT")?.as_str() {
+        "any change" => {}
+        "sync and read-back of the pack" => {
+            disk.omit(Operation::Sync, ".pack");
+            disk.omit(Operation::DropCache, ".pack");
+        }
+        "sync and read-back of the record" => {
+            disk.omit(Operation::Sync, ".rec");
+            disk.omit(Operation::DropCache, ".rec");
+        }
+        "sync of the pack" => disk.omit(Operation::Sync, ".pack"),
+        "sync of the record" => disk.omit(Operation::Sync, ".rec"),
+        "syncs of the directories of packs" => disk.omit(Operation::SyncDir, "/packs"),
+        "sync of the directory of records" => disk.omit(Operation::SyncDir, "/records"),
+        "read-back past the page cache" => disk.omit(Operation::DropCache, ""),
+        other => anyhow::bail!("no such step: {other}"),
+    }
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    let file = std::env::var("POSTKEEP_CONFIG")?;
+    let (config, _lock) = postkeep_archiver::cli::load_and_lock(Some(Path::new(&file)), &*disk)?;
+    let prepared = Prepared::new(config.sources.first().context("a source")?, &*disk)?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let (_trigger, shutdown) = ShutdownTrigger::new();
+        let report = Rounds::open(config, &disk, shutdown)?.round(&prepared).await?;
+        ensure!(!report.needs_attention(), "{}", report.line());
+        Ok(())
+    })
+}
+
+/// The same for the archiver: a round that deleted what it took, and then the power goes.
+#[test]
+fn cuts_alone_see_some_mutants_of_the_archiver() -> Result<()> {
+    for (mutant, must_show) in [
+        ("any change", false),
+        ("sync and read-back of the pack", true),
+        ("sync and read-back of the record", true),
+        // Dropping the pages of a file begins to write them, and what follows in the round ends it: hidden, not sound.
+        ("sync of the pack", false),
+        ("sync of the record", false),
+        ("syncs of the directories of packs", false),
+        ("sync of the directory of records", false),
+        ("read-back past the page cache", false),
+    ] {
+        let folder = folder()?;
+        let Some(mut image) = Image::create(folder.path(), 256)? else { return Ok(()) };
+        let mut gateway = Gateway::create(folder.path())?;
+        gateway.start()?;
+        let access = gateway.create_mailbox()?;
+        let archiver = Archiver::collecting(image.folder(), &gateway, &access)?;
+        image.unmount()?;
+        image.mount()?;
+        let mut acknowledged = BTreeSet::new();
+        for n in 0..8 {
+            let (report, original) = numbered_report(n);
+            let reply = gateway.smtp()?.send("", &[&access.address], &report)?;
+            ensure!(reply.code == 250, "{reply:?}");
+            acknowledged.insert(sha256(&original));
+        }
+        let mut round = Command::new(std::env::current_exe()?);
+        round.args(["--exact", "mutant_archiver", "--ignored", "--nocapture", "--test-threads", "1"]);
+        round.env("POSTKEEP_MUTANT", mutant).env("POSTKEEP_CONFIG", &archiver.config).current_dir(&archiver.folder);
+        support::run(&mut round, b"")?.expect(0)?;
+        image.cut()?;
+        image.unmount()?;
+        image.mount()?;
+        // What is still at the gateway is not lost; here it never is.
+        ensure!(gateway.waiting(&access.id)?.is_empty(), "without {mutant}: messages stay at the gateway");
+        let mut found = BTreeSet::new();
+        for entry in archiver.list("bob").unwrap_or_default() {
+            let id = entry.get("id").and_then(Value::as_str).context("id")?;
+            let shown = archiver.run(&["show", id], b"")?;
+            if shown.code == 0 {
+                found.insert(sha256(&shown.out));
+            }
+        }
+        let lost = acknowledged.difference(&found).count();
+        println!(
+            "archiver without {mutant}: acknowledged {}, deleted at the gateway, power cut: found {}, lost {lost}: {}",
+            acknowledged.len(),
+            found.len(),
+            if lost > 0 { "seen" } else { "not seen" }
+        );
+        ensure!(lost > 0 || !must_show, "the harness does not see an archiver without {mutant}");
+        ensure!(lost == 0 || mutant != "any change", "{lost} lost");
     }
     Ok(())
 }
