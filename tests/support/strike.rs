@@ -80,7 +80,7 @@ impl Watch {
         command.args(["--pid", &pid.to_string()]).stdin(Stdio::null()).stdout(Stdio::null());
         let mut tracer = Tracer { child: command.spawn().context("python3")?, log: log.to_owned() };
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !tracer.lines().first().is_some_and(|line| line == "ready") {
+        while tracer.lines().first().is_none_or(|line| line != "ready") {
             ensure!(tracer.child.try_wait()?.is_none() && Instant::now() < deadline, "the tracer cannot attach");
             std::thread::sleep(Duration::from_millis(2));
         }

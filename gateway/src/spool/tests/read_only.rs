@@ -58,7 +58,7 @@ async fn what_waits_is_served_and_nothing_is_changed() {
         assert_eq!((found.adopted, found.quarantined), (0, 0), "{at}");
         let maildrop = spool.open_session(&mailbox).expect("opens");
         let listed: Vec<String> = maildrop.list().iter().map(|e| e.body.uidl.to_string()).collect();
-        assert_eq!(listed, [third.clone()], "{at}");
+        assert_eq!(listed, std::slice::from_ref(&third), "{at}");
         assert_eq!(message_of(&read(&maildrop, 0, &identity).expect("reads")), b"third\r\n");
         let entries = maildrop.ledger(1).expect("reads").filter_map(Result::ok).count();
         assert_eq!(entries, 4, "{at}");
