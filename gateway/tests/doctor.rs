@@ -133,6 +133,9 @@ async fn a_gateway_with_everything_right_and_then_wrong() {
         txt("_smtp._tls.archive.example", "v=TLSRPTv1;"),
     ];
     *server.table.lock().unwrap() = right;
+    // The index is sled's, whose files are as open as the umask lets them be.
+    std::fs::create_dir(folder.path().join("data/index")).unwrap();
+    std::fs::set_permissions(folder.path().join("data/index"), std::fs::Permissions::from_mode(0o755)).unwrap();
     let (code, document) = doctor(folder.path()).await;
     assert_eq!((code, document["ok"].as_bool()), (0, Some(true)), "{document:#}");
     for check in ["dns-address", "dns-reverse", "dns-mx", "dns-tlsa", "dns-mta-sts", "dns-tlsrpt"] {
@@ -152,10 +155,13 @@ async fn a_gateway_with_everything_right_and_then_wrong() {
     ] {
         assert!(found(&document, check, state, part), "{check} {state} {part}: {document:#}");
     }
+    std::fs::set_permissions(folder.path().join("data/node.key"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(folder.path().join("data"), std::fs::Permissions::from_mode(0o755)).unwrap();
     server.sick.store(true, Ordering::SeqCst);
     let (code, document) = doctor(folder.path()).await;
     assert_eq!(code, 1, "what cannot be known is not a pass");
     assert!(found(&document, "dns-mx", "unknown", ""), "{document:#}");
+    assert!(found(&document, "permissions", "problem", "data"), "{document:#}");
     println!("doctor: {} findings, each seen right, wrong and unknown", document["findings"].as_array().unwrap().len());
 }
 

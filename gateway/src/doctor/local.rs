@@ -97,10 +97,15 @@ impl Doctor<'_> {
         }
     }
 
-    /// Keys are what must not be readable; everything in the data directory is made private, so all of it is looked at.
+    /// Everything in the data directory is made private, so all of it is looked at, and the directory itself. Only the
+    /// index is the library's: it holds names and sizes, and the directory around it is closed.
     fn permissions(&self) -> Finding {
         let (mut seen, mut exposed) = (0, Vec::new());
-        exposed_below(self.disk.as_ref(), &self.config.data_dir, DEPTH, &mut seen, &mut exposed);
+        let data = &self.config.data_dir;
+        if self.disk.entry(data).is_ok_and(|entry| entry.mode & 0o077 != 0) {
+            exposed.push(data.display().to_string());
+        }
+        exposed_below(self.disk.as_ref(), data, DEPTH, &mut seen, &mut exposed);
         match exposed.first() {
             None => Finding::ok("permissions", format!("{seen} files and folders, none open to others")),
             Some(first) => Finding::problem(
@@ -215,7 +220,7 @@ impl Doctor<'_> {
 
 fn exposed_below(disk: &dyn Disk, folder: &Path, depth: usize, seen: &mut usize, exposed: &mut Vec<String>) {
     let Ok(entries) = disk.list(folder) else { return };
-    for entry in entries {
+    for entry in entries.into_iter().filter(|entry| !(depth == DEPTH && entry.name == "index")) {
         *seen += 1;
         let path = folder.join(&entry.name);
         if entry.mode & 0o077 != 0 && (entry.is_file || entry.is_dir) {
