@@ -13,13 +13,15 @@ use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Child, Stdio},
     time::{Duration, Instant},
 };
 use support::{Archiver, Random, folder, numbered_report, sha256};
 
 const MESSAGES: usize = 1000;
 const KILLS: u64 = 20;
+/// Messages of one commit.
+const BATCH: u64 = 64;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -79,6 +81,21 @@ fn recorded(archiver: &Archiver) -> Result<u64> {
     Ok(files.iter().filter_map(|file| Some(fs::metadata(file).ok()?.len())).sum())
 }
 
+/// Until the import has made so many commits, or has ended.
+fn wait_for(archiver: &Archiver, child: &mut Child, commits: u64) -> Result<()> {
+    let waited = Instant::now();
+    for _ in 0..commits {
+        let before = recorded(archiver)?;
+        while recorded(archiver)? == before {
+            if child.try_wait()?.is_some() || waited.elapsed().as_secs() > 60 {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Ok(())
+}
+
 /// Kills imports at random moments, then lets one end: every message once, and the count of an import that was never
 /// disturbed.
 fn killed(what: &str, make: impl FnOnce(&Path, &[Vec<u8>]) -> Result<PathBuf>) -> Result<()> {
@@ -94,12 +111,10 @@ fn killed(what: &str, make: impl FnOnce(&Path, &[Vec<u8>]) -> Result<PathBuf>) -
     while killed < kills {
         let mut child =
             archiver.command(&arguments)?.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        // Half of them anywhere near the start, half of them around a commit.
+        // Half of them anywhere near the start, half of them around a commit, so that all of them reach the end.
         if random.below(2) == 0 {
-            let (before, waited) = (recorded(&archiver)?, Instant::now());
-            while recorded(&archiver)? == before && child.try_wait()?.is_none() && waited.elapsed().as_secs() < 20 {
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            let commits = 1 + random.below(1 + 3 * (count as u64 / BATCH) / kills);
+            wait_for(&archiver, &mut child, commits)?;
             std::thread::sleep(Duration::from_millis(random.below(60)));
         } else {
             std::thread::sleep(Duration::from_millis(random.below(400)));

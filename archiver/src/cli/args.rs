@@ -26,8 +26,8 @@ pub enum Command {
     Init(InitArgs),
     /// One round of every source: collect, store, read back, delete at the source.
     ///
-    /// Exit 1 when a host could not be reached, refused the login or gave something odd; 4 when every host asked
-    /// refused the password.
+    /// Exit 1 when a host could not be reached, refused the login or gave something odd, or when something was
+    /// left, or kept and not filed; 4 when every host asked refused the password.
     Run(RunArgs),
     /// Run every source on its interval until SIGTERM.
     Serve(ServeArgs),

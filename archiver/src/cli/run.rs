@@ -1,7 +1,8 @@
 //! `run --once`: one round of every source.
 //!
-//! Exit 1 when anything needs a person: a host unreachable, a login refused, something odd, a message left. Exit 4 when
-//! every host of every source asked refused mailbox or password: then nothing but the password can help.
+//! Exit 1 when anything needs a person: a host unreachable, a login refused, something odd, a message left, a report kept
+//! and not filed. Exit 4 when every host of every source asked refused mailbox or password: then nothing but the
+//! password can help.
 
 use super::{RunArgs, check_standing, load_and_lock};
 use crate::{

@@ -73,8 +73,8 @@ pub struct Decided {
 }
 
 impl Store {
-    /// Hands every report that was ever kept whole to `each`, in no order; `wanted` says of which outcomes (their
-    /// present ones).
+    /// Hands every report that was ever kept whole to `each`, in the order of their coming; `wanted` says of which
+    /// outcomes (their present ones).
     ///
     /// # Errors
     /// [`StoreError`], and what `each` gives.
@@ -83,13 +83,15 @@ impl Store {
         wanted: &dyn Fn(Outcome) -> bool,
         each: &mut dyn FnMut(Held) -> StoreResult<()>,
     ) -> StoreResult<()> {
+        let mut found = Vec::new();
         for (id, entry) in self.held_entries()? {
             let entry = entry?;
             if wanted(entry.outcome) {
-                each(self.open_held(id, entry)?)?;
+                found.push((entry.record, id, entry));
             }
         }
-        Ok(())
+        found.sort_unstable_by_key(|(record, _, _)| *record);
+        found.into_iter().try_for_each(|(_, id, entry)| each(self.open_held(id, entry)?))
     }
 
     /// How many dead letters and how many reports in quarantine wait for somebody.
