@@ -110,6 +110,7 @@ fn owners() -> Owners {
 }
 
 /// All that is done with a message before the store writes it.
+#[expect(clippy::ptr_arg, reason = "octets are something with a size")]
 fn read(message: &Vec<u8>, profile: Profile, owners: &Owners) {
     let verdict = journal::examine(message, &Context { profile, ..Context::default() }).expect("memory never fails");
     let content = verdict.content.as_ref().map(|c| c.octets(message).expect("a part of it"));
@@ -126,6 +127,7 @@ fn read(message: &Vec<u8>, profile: Profile, owners: &Owners) {
 }
 
 /// As an mbox every octet is in a message, in a separator or in an empty line.
+#[expect(clippy::ptr_arg, reason = "octets are something with a size")]
 fn read_mbox(message: &Vec<u8>) {
     let dialect = mbox::detect(message).expect("memory never fails");
     let mut reader = mbox::Reader::new(message, dialect);

@@ -135,7 +135,7 @@ fn message_parts() {
     let coded = data_encoding::BASE64.encode(ORIGINAL.as_bytes());
     let message = "Content-Type: message/rfc822\r\n";
     let base64 = "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n";
-    let cases: [(&str, &[(&str, &str)], Handling, Option<&str>); 5] = [
+    let cases: [Parts<'_>; 5] = [
         ("none", &[], Handling::ArchiveAsIs, None),
         ("two", &[(message, ORIGINAL), (message, ORIGINAL)], Handling::ArchiveAsIs, None),
         ("base64", &[(base64, &coded)], Handling::Archive, Some(ORIGINAL)),
@@ -160,6 +160,9 @@ fn message_parts() {
     assert_eq!(out, protected.as_bytes(), "the protected copy comes out too");
     assert!(listed.iter().all(|l| l.id != other), "only the clear one is shown");
 }
+
+/// Name, parts behind the envelope, handling, and what is archived where it is not the whole report.
+type Parts<'a> = (&'a str, &'a [(&'a str, &'a str)], Handling, Option<&'a str>);
 
 fn listed(store: &Store, owner: &str) -> Vec<postkeep_archiver::store::Listed> {
     let mut listed = Vec::new();

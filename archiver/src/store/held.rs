@@ -132,7 +132,6 @@ impl Store {
         self.read_report(&held.source, held.mailbox.as_deref(), &held.uidl, out)
     }
 
-    #[expect(clippy::type_complexity, reason = "named once, used three times, all here")]
     fn held_entries(&self) -> StoreResult<impl Iterator<Item = (String, StoreResult<CollectedEntry>)> + use<'_>> {
         let pairs = self.catalog.prefix(&key(Space::Held, &[]));
         let keys: Vec<Vec<u8>> = pairs.map(|pair| Ok(pair?.0)).collect::<StoreResult<_>>()?;
