@@ -23,6 +23,8 @@ struct Status {
     dead_letters: u64,
     /// Reports that wait for a decision.
     quarantined: u64,
+    /// Addresses that should have an owner and have none.
+    unowned: u64,
     notes: Vec<String>,
 }
 
@@ -60,6 +62,7 @@ pub fn run(config: Option<&Path>, args: &StatusArgs) -> Result<Exit, Failure> {
     let status = Status {
         dead_letters,
         quarantined,
+        unowned: store.unowned_count()?,
         running: lock.is_none(),
         store: store.stats()?,
         notes: notes(&config, lock.is_none()),
@@ -141,6 +144,12 @@ fn print(status: &Status, json: bool) -> Result<(), Failure> {
         line(format!(
             "held: {} dead letters (`dead-letter list`), {} in quarantine (`quarantine list`)",
             status.dead_letters, status.quarantined
+        ))?;
+    }
+    if status.unowned > 0 {
+        line(format!(
+            "{} addresses are without owner: `owner unowned` lists them with their messages",
+            status.unowned
         ))?;
     }
     status.notes.iter().try_for_each(|note| line(note.clone()))

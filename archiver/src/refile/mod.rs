@@ -15,7 +15,7 @@ use postkeep_shared::run::now_ms;
 use std::collections::BTreeSet;
 
 /// Records of one commit.
-const BATCH: u64 = 256;
+const BATCH: u64 = 64;
 
 /// What was filed anew.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
