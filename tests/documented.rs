@@ -109,6 +109,12 @@ fn the_example_configurations_load() -> Result<()> {
     let deploy = root().join("deploy");
     let gateway = postkeep_gateway::config::GatewayConfig::load(&deploy.join("gateway.toml"))?;
     let archiver = postkeep_archiver::config::ArchiverConfig::load(&deploy.join("archiver.toml"))?;
+    for name in ["msgw1.toml", "msgw2.toml"] {
+        let config = postkeep_gateway::config::GatewayConfig::load(&deploy.join("redundancy").join(name))?;
+        ensure!(config.sync.is_used() && config.domains == ["msgw.example"], "{name}");
+    }
+    let both = postkeep_archiver::config::ArchiverConfig::load(&deploy.join("redundancy/archiver.toml"))?;
+    ensure!(both.sources.iter().all(|source| source.mx.is_some()), "an archiver for both gateways");
     ensure!(!gateway.smtp.listen.is_empty() && !archiver.sources.is_empty(), "an example without content");
     Ok(())
 }

@@ -17,6 +17,7 @@ use postkeep_shared::{
 };
 use std::{
     collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -72,11 +73,17 @@ pub struct Source {
     pub kind: SourceKind,
     /// How its messages are read.
     pub profile: Profile,
-    /// Every host is asked in every round.
+    /// Every host is asked in every round; empty where `mx` names them.
     pub hosts: Vec<Host>,
+    /// Every host behind this name is asked in every round.
+    pub mx: Option<Mx>,
+    /// DNS servers to ask for `mx`; empty for those of the system.
+    pub dns: Vec<SocketAddr>,
+    /// Short names of the nodes that may sign on its hosts; empty: the one seen first on a host.
+    pub nodes: Vec<String>,
     /// Login name.
     pub mailbox: String,
-    /// First line: the password. Readable by its owner only.
+    /// First line: the password; more lines: others to try, such as the one before. Readable by its owner only.
     pub password_file: PathBuf,
     /// How the server's certificate is checked.
     pub tls: Verify,
@@ -107,6 +114,17 @@ pub struct Host {
     /// Name or address, without brackets.
     pub name: String,
     /// TCP port; on 110 TLS begins with STLS, on every other at once.
+    pub port: u16,
+    /// Addresses as the DNS told; empty: the system is asked when connecting.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A name whose mail exchangers are the hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mx {
+    /// The name, such as `msgw.example`.
+    pub name: String,
+    /// POP3 port of its hosts.
     pub port: u16,
 }
 
@@ -180,7 +198,8 @@ impl ArchiverConfig {
         let own_domains = own_domains(root);
         let sub_addressing = sub_addressing(root);
         let tables = root.tables("source");
-        let sources: Vec<Source> = tables.iter().map(|table| source(&config, table)).collect();
+        let dns = dns(&root.section("dns"));
+        let sources: Vec<Source> = tables.iter().map(|table| source(&config, table, &dns)).collect();
         let mut names = BTreeSet::new();
         for (source, table) in sources.iter().zip(&tables) {
             if !source.name.is_empty() && !names.insert(source.name.clone()) {
@@ -272,7 +291,22 @@ fn log(section: &Section) -> Log {
     Log { level: section.text("level").unwrap_or_else(|| "info".into()), format }
 }
 
-fn source(config: &Config, table: &Section) -> Source {
+/// `[dns]`: servers to ask instead of the system's.
+fn dns(section: &Section) -> Vec<SocketAddr> {
+    let servers = section.list("servers").unwrap_or_default();
+    let server = |text: &String| {
+        let whole = text.parse::<SocketAddr>().or_else(|_| text.parse::<IpAddr>().map(|ip| (ip, 53).into()));
+        if whole.is_err() {
+            let shown: String = text.chars().take(60).collect();
+            let text = format!("`{}` is not the address of a server; write 127.0.0.1:53", shown.escape_debug());
+            section.mistake("servers", text);
+        }
+        whole.ok()
+    };
+    servers.iter().filter_map(server).collect()
+}
+
+fn source(config: &Config, table: &Section, dns: &[SocketAddr]) -> Source {
     let name = table.required("name").unwrap_or_default();
     if !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) || name.len() > 64 {
         table.mistake("name", "must be 1 to 64 letters, digits, `-`, `_` or `.`");
@@ -321,6 +355,9 @@ fn source(config: &Config, table: &Section) -> Source {
         kind,
         profile,
         hosts: hosts(table),
+        mx: mx(table),
+        dns: dns.to_vec(),
+        nodes: nodes(table),
         mailbox,
         password_file: config.resolve(&table.required("password_file").unwrap_or_default()),
         tls: verify(config, &table.section("tls")),
@@ -334,10 +371,15 @@ fn source(config: &Config, table: &Section) -> Source {
 
 fn hosts(table: &Section) -> Vec<Host> {
     let listed = table.list("hosts").unwrap_or_default();
-    if table.text("mx").is_some() {
-        table.mistake("mx", "this release does not look up MX hosts; list them as `hosts = [\"a.example:995\", …]`");
-    } else if listed.is_empty() {
-        table.mistake("hosts", "missing; add for example hosts = [\"msgw.example:995\"]");
+    match (table.text("mx"), listed.is_empty()) {
+        (Some(_), false) => {
+            table.mistake("mx", "does not go with `hosts`: name the hosts, or the MX name that leads to them")
+        }
+        (None, true) => {
+            let text = "missing; add for example hosts = [\"msgw.example:995\"], or mx = \"msgw.example\"";
+            table.mistake("hosts", text);
+        }
+        _ => {}
     }
     let parsed = listed.iter().filter_map(|text| {
         let host = host(text);
@@ -350,8 +392,32 @@ fn hosts(table: &Section) -> Vec<Host> {
     parsed.collect()
 }
 
+/// `name` (port 995) or `name:port`.
+fn mx(table: &Section) -> Option<Mx> {
+    let text = table.text("mx")?;
+    match host(&text) {
+        Some(Host { name, port, .. }) if name.parse::<IpAddr>().is_err() => Some(Mx { name, port }),
+        _ => {
+            table.mistake("mx", format!("`{text}` is not a name; write for example \"msgw.example\""));
+            None
+        }
+    }
+}
+
+/// Short names of nodes, or the beginning of one.
+fn nodes(table: &Section) -> Vec<String> {
+    let nodes = table.list("nodes").unwrap_or_default();
+    for node in
+        nodes.iter().filter(|node| node.len() != 16 || !node.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f')))
+    {
+        table.mistake("nodes", format!("`{node}` is not a node; write the 16 hex digits that `reconcile` prints"));
+    }
+    nodes
+}
+
 /// `name:port`, `name` (port 995), `[v6]:port`.
-fn host(text: &str) -> Option<Host> {
+#[must_use]
+pub fn host(text: &str) -> Option<Host> {
     let (name, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (name, rest) = rest.split_once(']')?;
@@ -369,7 +435,7 @@ fn host(text: &str) -> Option<Host> {
         return None;
     }
     let port = port.map_or(Some(995), |port| port.parse().ok()).filter(|port| *port > 0)?;
-    Some(Host { name: name.to_owned(), port })
+    Some(Host { name: name.to_owned(), port, addresses: Vec::new() })
 }
 
 fn verify(config: &Config, section: &Section) -> Verify {
@@ -460,7 +526,8 @@ mod tests {
             ("tls = { pin_sha256 = ['00'] }", "does not go with"),
             ("interval = '5 years'", "is not a time span"),
             ("password = 'secret-word'", "put it into a file"),
-            ("mx = 'msgw.example'", "list them as"),
+            ("mx = 'msgw.example'", "does not go with `hosts`"),
+            ("nodes = ['x']", "is not a node"),
             ("kind = 5", "must be a text in quotes, not a number"),
             ("owner = 'ann'", "goes with profile = \"single\" only"),
             ("profile = 'single'", "source[1].owner: missing"),
@@ -509,6 +576,18 @@ mod tests {
         assert_eq!((reading.evidence.networks.len(), reading.evidence.mail_from.len()), (1, 2));
         assert_eq!(reading.envelope_headers, ["x-envelope-to"]);
         assert!(load(&format!("{pop3}profile = 'single'\nowner = 'ann'\n")).is_ok());
+    }
+
+    #[test]
+    fn an_mx_name_in_place_of_hosts() {
+        let text = SOURCE.replace("hosts = ['msgw1.example:995', '[::1]:110']", "mx = 'msgw.example'");
+        let config = load(&format!("[dns]\nservers = ['127.0.0.1:5353']\n{}", text.replace("data_dir = 'data'\n", "")));
+        assert!(config.is_err(), "data_dir is missing");
+        let config = load(&text.replace("[[source]]", "[dns]\nservers = ['192.0.2.1']\n[[source]]")).expect("valid");
+        let source = &config.sources[0];
+        assert_eq!(source.mx, Some(Mx { name: "msgw.example".into(), port: 995 }));
+        assert!(source.hosts.is_empty() && source.dns == ["192.0.2.1:53".parse().expect("an address")]);
+        assert!(load(&text.replace("msgw.example", "192.0.2.1")).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use crate::{
     sources::{DnsConfig, SourcesConfig},
+    sync::SyncConfig,
     tls::acme::AcmeSettings,
 };
 use postkeep_shared::{
@@ -46,6 +47,8 @@ pub struct GatewayConfig {
     pub sources: SourcesConfig,
     /// `[dns]`.
     pub dns: DnsConfig,
+    /// `[sync]`.
+    pub sync: SyncConfig,
     /// `[log]`.
     pub log: LogConfig,
 }
@@ -149,7 +152,18 @@ impl GatewayConfig {
     /// # Errors
     /// [`ConfigError`] with every mistake.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        let config = Config::read(file, ENVIRONMENT)?;
+        Self::take(Config::read(file, ENVIRONMENT)?)
+    }
+
+    /// Checks a text that is to become `file`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every mistake.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        Self::take(Config::from_text(file, text, ENVIRONMENT)?)
+    }
+
+    fn take(config: Config) -> Result<Self, ConfigError> {
         let root = config.root();
         let hostname = root.required("hostname").and_then(|name| host_name(root, "hostname", &name));
         let domains = root.list("domains");
@@ -165,6 +179,8 @@ impl GatewayConfig {
         let tls = TlsConfig::take(&root.section("tls"), &config, hostname.as_deref(), &mut taken);
         let sources = SourcesConfig::take(&root.section("sources"), &config);
         let dns = DnsConfig::take(&root.section("dns"));
+        let sync = root.section("sync");
+        let sync = SyncConfig::take(&sync, &config, addresses(&sync, "listen", &[], &mut taken));
         let log = LogConfig::take(&root.section("log"));
         if root.has("metrics") {
             root.section("metrics");
@@ -175,7 +191,7 @@ impl GatewayConfig {
         let hostname = hostname.unwrap_or_default();
         let domains = domains.unwrap_or_else(|| vec![hostname.clone()]);
         config.finish()?;
-        Ok(Self { file, hostname, domains, data_dir, smtp, pop3, tls, sources, dns, log })
+        Ok(Self { file, hostname, domains, data_dir, smtp, pop3, tls, sources, dns, sync, log })
     }
 }
 

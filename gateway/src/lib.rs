@@ -4,8 +4,10 @@
 //! The way goes down only: `cli → server → session → machine / format`. Machines never see a socket, a clock or a
 //! file; sessions know no protocol rules.
 
+pub mod bundle;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod doctor;
 pub mod ledger;
 pub mod mailbox;
@@ -15,5 +17,6 @@ pub mod server;
 pub mod smtp;
 pub mod sources;
 pub mod spool;
+pub mod sync;
 pub mod tls;
 pub mod verify;

@@ -16,9 +16,10 @@ pub use presence::Presence;
 
 use crate::{
     config::{CertificateSource, GatewayConfig},
-    pop3, smtp,
+    control, pop3, smtp,
     sources::Sources,
     spool::{Spool, SpoolError},
+    sync,
     tls::{
         self, Acceptor, Certificates, ClientAuthorities, Protocol, TlsError,
         acme::{Answers, Authority, Responder},
@@ -34,7 +35,7 @@ use postkeep_shared::{
 use spare::{Shortage, Spare};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
-    net::TcpStream,
+    net::{TcpStream, UnixListener},
     task::{JoinHandle, JoinSet},
 };
 
@@ -98,6 +99,9 @@ pub async fn serve(config: GatewayConfig, disk: Arc<dyn Disk>, shutdown: Shutdow
     }
     let (adopted, quarantined, waiting) = (recovery.adopted, recovery.quarantined, recovery.waiting);
     tracing::info!(waiting, adopted, quarantined, "spool is open");
+    // On a disk that may only be read there can be no socket, and no order could be carried out.
+    let orders = control::bind(&config.data_dir).inspect_err(|error| tracing::error!("ALARM: {error}")).ok();
+    let peers = Peers::prepare(&config)?;
     let certificates = Arc::new(Certificates::load(&config.tls, &config.data_dir, &names, Arc::clone(&disk))?);
     let answers = Arc::new(Answers::default());
     let renewal = renewal(&config, &answers, Arc::clone(&disk))?;
@@ -109,8 +113,27 @@ pub async fn serve(config: GatewayConfig, disk: Arc<dyn Disk>, shutdown: Shutdow
         addresses.push((listener.kind, listener.address()?));
     }
     Presence::announce(disk.as_ref(), &config.data_dir, &addresses);
-    let done = tokio::spawn(run(listeners, services, spool, upkeep, shutdown));
+    let done = tokio::spawn(run(listeners, services, (orders, peers), spool, upkeep, shutdown));
     Ok(Running { addresses, certificates, authorities, done })
+}
+
+/// What is needed to keep definitions equal with other nodes.
+struct Peers {
+    config: sync::SyncConfig,
+    key: Arc<sync::SyncKey>,
+    acceptor: tokio_rustls::TlsAcceptor,
+    data_dir: std::path::PathBuf,
+}
+
+impl Peers {
+    /// `None` where nothing is synced.
+    fn prepare(config: &GatewayConfig) -> Result<Option<Self>, Failure> {
+        let Some(file) = config.sync.key_file.as_ref().filter(|_| config.sync.is_used()) else { return Ok(None) };
+        let key = sync::SyncKey::load(file, &postkeep_shared::disk::LocalDisk)?;
+        let acceptor = key.acceptor().map_err(Failure::cannot)?;
+        let (config, data_dir) = (config.sync.clone(), config.data_dir.clone());
+        Ok(Some(Self { config, key: Arc::new(key), acceptor, data_dir }))
+    }
 }
 
 /// Every connection is a file; the soft limit most systems start with (1,024) is not what was configured.
@@ -216,6 +239,7 @@ fn services(
 async fn run(
     listeners: Vec<Listener>,
     services: Arc<Services>,
+    (orders, peers): (Option<UnixListener>, Option<Peers>),
     spool: Spool,
     upkeep: Upkeep,
     mut shutdown: Shutdown,
@@ -223,7 +247,24 @@ async fn run(
     let (trigger, stopping) = ShutdownTrigger::new();
     let (mut accepting, shortage) = (JoinSet::new(), Shortage::default());
     accepting.spawn(upkeep::run(upkeep, stopping.clone()));
+    if let Some(orders) = orders {
+        accepting.spawn(control::serve(orders, spool.clone(), stopping.clone()));
+    }
+    if let Some(peers) = &peers {
+        for peer in peers.config.peers.clone() {
+            let (config, key, data_dir) = (peers.config.clone(), Arc::clone(&peers.key), peers.data_dir.clone());
+            let all = spool.mailboxes().clone();
+            accepting.spawn(sync::follow(config, peer, all, key, data_dir, stopping.clone()));
+        }
+    }
     for listener in listeners {
+        if listener.kind == Kind::Sync {
+            if let Some(peers) = &peers {
+                let (all, acceptor) = (spool.mailboxes().clone(), peers.acceptor.clone());
+                accepting.spawn(sync::serve(listener.socket, all, acceptor, stopping.clone()));
+            }
+            continue;
+        }
         let spare = Spare::new(shortage.clone());
         accepting.spawn(accept(listener, Arc::clone(&services), spare, stopping.clone()));
     }
@@ -299,7 +340,7 @@ fn admit(kind: Kind, services: &Services, stream: &TcpStream, peer: SocketAddr) 
     let (limits, known) = match kind {
         Kind::Smtp | Kind::Smtps => (&services.smtp_limits, services.smtp.sources.names_network_of(peer.ip())),
         Kind::AcmeTls | Kind::AcmeHttp => (&services.acme_limits, false),
-        Kind::Pop3 | Kind::Pop3s => (&services.pop3_limits, services.pop3.gate.knows(peer.ip())),
+        Kind::Pop3 | Kind::Pop3s | Kind::Sync => (&services.pop3_limits, services.pop3.gate.knows(peer.ip())),
     };
     let refused = match limits.admit(peer.ip(), known) {
         Ok(admitted) => return Some(admitted),
@@ -317,7 +358,7 @@ fn busy(kind: Kind) -> Vec<u8> {
     match kind {
         Kind::Pop3 => b"-ERR [SYS/TEMP] too many connections; try again later\r\n".to_vec(),
         Kind::Smtp => smtp::busy(),
-        Kind::Smtps | Kind::Pop3s | Kind::AcmeTls | Kind::AcmeHttp => Vec::new(),
+        Kind::Smtps | Kind::Pop3s | Kind::AcmeTls | Kind::AcmeHttp | Kind::Sync => Vec::new(),
     }
 }
 
@@ -357,5 +398,7 @@ async fn session(
         },
         Kind::AcmeTls => Box::pin(services.acme.tls(stream)).await,
         Kind::AcmeHttp => Box::pin(services.acme.http(stream)).await,
+        // Has tasks of its own.
+        Kind::Sync => {}
     }
 }

@@ -311,7 +311,7 @@ fn a_password_change_leaves_the_old_or_the_new_one() -> Result<()> {
     copy(start.path(), folder.path())?;
     let all = Mailboxes::open(folder.path(), Arc::new(dry.clone()))?;
     drop(dry.take_done());
-    all.passwd(&before, &old, &new)?;
+    all.passwd(&before.id, &old, &new)?;
     let counts = count(&dry);
     let (mut promised, mut refused) = (0, 0);
     let points = points(&counts);
@@ -322,7 +322,7 @@ fn a_password_change_leaves_the_old_or_the_new_one() -> Result<()> {
         let disk = FaultyDisk::new(Arc::new(LocalDisk));
         let all = Mailboxes::open(folder.path(), Arc::new(disk.clone()))?;
         disk.fail_with_errno(point.operation, point.n, point.errno);
-        let answer = all.passwd(&before, &old, &new);
+        let answer = all.passwd(&before.id, &old, &new);
         ensure!(disk.has_failed() && answer.is_err(), "{}: called changed", at());
         refused += 1;
         let same = std::fs::read(folder.path().join(&file))? == std::fs::read(start.path().join(&file))?;

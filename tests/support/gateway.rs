@@ -41,6 +41,11 @@ impl Gateway {
         Ok(gateway)
     }
 
+    /// One that is in `folder` already.
+    pub fn at(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), config: folder.join("postkeep-gateway.toml"), server: None }
+    }
+
     /// Writes the configuration: free loopback ports, and `more` at its end.
     pub fn configure(&self, more: &str) -> Result<()> {
         let text = format!(
@@ -84,7 +89,11 @@ impl Gateway {
 
     /// Starts the server.
     pub fn start(&mut self) -> Result<()> {
-        self.server = Some(Server::start(&mut self.command(&["serve"])?, &["smtp", "pop3", "pop3s"])?);
+        let mut kinds = vec!["smtp", "pop3", "pop3s"];
+        if std::fs::read_to_string(&self.config)?.split("[sync]").nth(1).is_some_and(|sync| sync.contains("listen")) {
+            kinds.push("sync");
+        }
+        self.server = Some(Server::start(&mut self.command(&["serve"])?, &kinds)?);
         Ok(())
     }
 

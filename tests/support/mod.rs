@@ -9,8 +9,10 @@
 pub mod archiver;
 pub mod authority;
 pub mod deeds;
+pub mod dns;
 pub mod gateway;
 pub mod image;
+pub mod killed;
 pub mod pebble;
 pub mod pop3;
 pub mod program;

@@ -8,17 +8,28 @@ use super::{
     run::{runtime, select},
 };
 use crate::{
-    collect::{Prepared, ledger::Before, session::SessionError, state::State},
-    config::{ArchiverConfig, Host, Source},
+    collect::{
+        Prepared, hosts as hosts_of,
+        ledger::Before,
+        session::SessionError,
+        state::{State, moved},
+    },
+    config::{self, ArchiverConfig, Host, Source},
     reconcile::{Answer, Row, Tally, ask},
     store::{Store, Unlock, UnlockKey},
 };
 use postkeep_shared::{
     disk::{Disk, LocalDisk},
-    receipt::NodeKey,
+    receipt::{Entry, NodeKey},
     run::{Exit, Failure},
 };
-use std::{collections::BTreeMap, io::Write as _, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write as _,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 /// A running archiver may hold the mailbox for a moment.
 const TRIES: u32 = 5;
@@ -60,15 +71,20 @@ pub fn run(config: Option<&Path>, args: &ReconcileArgs) -> Result<Exit, Failure>
 struct Known {
     tally: Tally,
     nodes: BTreeMap<String, NodeKey>,
+    /// Where reports came from, by name and port.
+    hosts: BTreeSet<String>,
 }
 
 fn known(source: &Source, mailbox: &str, store: &Store) -> Result<Known, Failure> {
-    let mut known = Known { tally: Tally::new(&source.name, mailbox), nodes: BTreeMap::new() };
+    let mut known = Known { tally: Tally::new(&source.name, mailbox), nodes: BTreeMap::new(), hosts: BTreeSet::new() };
+    let moved = moved(&source.name, store)?;
     for report in store.collected(&source.name) {
         let report = report?;
         if report.mailbox.as_deref() == Some(mailbox) {
             known.tally.collected(&report);
-            if let Some(node) = report.node {
+            known.hosts.insert(report.host.clone());
+            let own = report.receipt.as_ref().is_some_and(|r| moved.get(&r.body.uidl) != Some(&r.hash()));
+            if let (Some(node), true) = (report.node, own) {
                 known.nodes.entry(report.host).or_insert(node);
             }
         }
@@ -83,9 +99,9 @@ fn known(source: &Source, mailbox: &str, store: &Store) -> Result<Known, Failure
 }
 
 /// Mailboxes of a source as the store knows them, each with its hosts.
-fn mailboxes(source: &Source) -> BTreeMap<String, Vec<&Host>> {
+fn mailboxes<'a>(source: &Source, hosts: &'a [Host]) -> BTreeMap<String, Vec<&'a Host>> {
     let mut mailboxes: BTreeMap<String, Vec<&Host>> = BTreeMap::new();
-    for host in &source.hosts {
+    for host in hosts {
         mailboxes.entry(source.mailbox_at(host)).or_default().push(host);
     }
     mailboxes
@@ -95,17 +111,35 @@ fn online(source: &Source, store: &Store, disk: &dyn Disk) -> Result<Vec<Row>, F
     let prepared = Prepared::new(source, disk)?;
     let runtime = runtime()?;
     let mut rows = Vec::new();
-    for (mailbox, hosts) in mailboxes(source) {
-        let Known { mut tally, nodes } = known(source, &mailbox, store)?;
-        let mut problems = Vec::new();
+    let round = runtime.block_on(hosts_of::find(source, &[]));
+    let of_mailboxes = match (round.hosts.is_empty(), source.gateway_mailbox()) {
+        // The DNS tells nothing: what the store knows is still worth a line.
+        (true, Some(mailbox)) => BTreeMap::from([(mailbox.to_string(), Vec::new())]),
+        _ => mailboxes(source, &round.hosts),
+    };
+    for (mailbox, hosts) in of_mailboxes {
+        let Known { mut tally, nodes, hosts: seen } = known(source, &mailbox, store)?;
+        let mut problems: Vec<String> = round.problem.iter().cloned().collect();
         let mut newest: BTreeMap<NodeKey, u64> = BTreeMap::new();
-        for host in hosts {
+        let last_of = |node| store.last_ledger_entry(&source.name, &mailbox, &node).ok().flatten();
+        // Hosts that were behind the MX once: what they still hold must not be forgotten.
+        let earlier: Vec<Host> = seen
+            .iter()
+            .filter(|at| source.mx.is_some() && !hosts.iter().any(|host| host.to_string() == **at))
+            .filter_map(|at| config::host(at))
+            .map(|host| runtime.block_on(hosts_of::resolved(source, host)))
+            .collect();
+        for (host, is_earlier) in hosts.into_iter().map(|h| (h, false)).chain(earlier.iter().map(|h| (h, true))) {
             let node = nodes.get(&host.to_string()).copied();
-            match runtime.block_on(patient(&prepared, host, before(source, &mailbox, node, store)?)) {
+            let before = before(source, &mailbox, node, store)?;
+            match runtime.block_on(patient(&prepared, host, before, &last_of)) {
                 Ok(answer) => add(&mut tally, host, answer, &mut newest, &mut problems),
                 Err(error) => {
                     tally.unasked();
-                    problems.push(format!("{host} could not be asked: {error}"));
+                    // One that left the MX may be gone for good; whether it holds anything the numbers tell.
+                    if !is_earlier {
+                        problems.push(format!("{host} could not be asked: {error}"));
+                    }
                 }
             }
         }
@@ -123,10 +157,15 @@ fn before(source: &Source, mailbox: &str, node: Option<NodeKey>, store: &Store) 
     Ok(Some(Before { mailbox: id, node, last }))
 }
 
-async fn patient(prepared: &Prepared, host: &Host, before: Option<Before>) -> Result<Answer, SessionError> {
+async fn patient(
+    prepared: &Prepared,
+    host: &Host,
+    before: Option<Before>,
+    last_of: &impl Fn(NodeKey) -> Option<Entry>,
+) -> Result<Answer, SessionError> {
     let mut tries = 1;
     loop {
-        match ask(prepared, host, before.clone()).await {
+        match ask(prepared, host, before.clone(), last_of).await {
             Err(SessionError::Later(_)) if tries < TRIES => {
                 tokio::time::sleep(Duration::from_secs(u64::from(tries))).await;
                 tries += 1;
@@ -161,7 +200,9 @@ fn add(
 
 fn offline(source: &Source, store: &Store, state: &State) -> Result<Vec<Row>, Failure> {
     let mut rows = Vec::new();
-    for (mailbox, hosts) in mailboxes(source) {
+    let remembered: Vec<Host> = state.hosts(&source.name)?.iter().map(Host::from).collect();
+    let hosts = if source.mx.is_some() { &remembered } else { &source.hosts };
+    for (mailbox, hosts) in mailboxes(source, hosts) {
         let mut tally = known(source, &mailbox, store)?.tally;
         for host in hosts {
             let at = host.to_string();

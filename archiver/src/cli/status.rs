@@ -3,7 +3,7 @@
 use super::StatusArgs;
 use crate::{
     collect::state::{Seen, State},
-    config::{ArchiverConfig, Source, SourceKind},
+    config::{ArchiverConfig, Host, Source, SourceKind},
     store::{Stats, Store, Unlock, UnlockKey},
 };
 use postkeep_shared::{
@@ -75,7 +75,12 @@ pub fn run(config: Option<&Path>, args: &StatusArgs) -> Result<Exit, Failure> {
 
 fn source_status(source: &Source, state: Option<&State>) -> Result<SourceStatus, Failure> {
     let mut hosts = Vec::new();
-    for host in &source.hosts {
+    // Those behind an MX name are the ones of the last round.
+    let behind_mx = match (&source.mx, state) {
+        (Some(_), Some(state)) => state.hosts(&source.name)?.iter().map(Host::from).collect(),
+        _ => source.hosts.clone(),
+    };
+    for host in &behind_mx {
         let host = host.to_string();
         let seen = match state {
             Some(state) => state.seen(&source.name, &host)?,

@@ -374,7 +374,7 @@ async fn play_clear(dialogue: &Dialogue, identity: &Identity, mut feed: Feed) {
     let about = format!("{}, {feed:?}", dialogue.title);
     let round = &dialogue.rounds[0];
     let (client, server) = tokio::io::duplex(1 << 16);
-    let host = Host { name: "msgw.example".into(), port: 110 };
+    let host = Host { name: "msgw.example".into(), port: 110, addresses: Vec::new() };
     let connector = Connector::new(&Verify::Pin(vec![identity.pin])).expect("pin");
     let serving = serve_clear(Box::new(server), &round.steps, &mut feed);
     let opening = Session::on_stream(Box::new(client), &host, &connector, Patience::USUAL);
@@ -432,7 +432,7 @@ async fn a_thousand_injected_answers() {
     for same_segment in [true, false] {
         for n in 0..1000_usize {
             let (client, mut server) = tokio::io::duplex(1 << 16);
-            let host = Host { name: "msgw.example".into(), port: 110 };
+            let host = Host { name: "msgw.example".into(), port: 110, addresses: Vec::new() };
             let connector = Connector::new(&Verify::Pin(vec![identity.pin])).expect("pin");
             let attack = async {
                 server.write_all(b"+OK ready\r\n").await.expect("writes");
@@ -497,7 +497,7 @@ async fn slow_server(identity: &Identity, steps: Vec<Step>, octet: u8, pause: Du
 }
 
 fn at(port: u16) -> Host {
-    Host { name: "127.0.0.1".into(), port }
+    Host { name: "127.0.0.1".into(), port, addresses: Vec::new() }
 }
 
 /// 5.3/01: no greeting, or one octet a minute (here: every 50 ms with deadlines of 600 ms in place of 30 s).

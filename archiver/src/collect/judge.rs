@@ -21,6 +21,9 @@ pub struct Expected {
     pub mailbox: MailboxId,
     /// The node that signs on this host, where it is known.
     pub node: Option<NodeKey>,
+    /// For a message that another node accepted and that was moved here: hash of the receipt it was accepted with, as the
+    /// host's own ledger says.
+    pub moved: Option<Digest>,
     /// The digest that XRETR named; `None` for RETR.
     pub announced: Option<Digest>,
 }
@@ -127,7 +130,10 @@ fn fault(
             body.mailbox == expected.mailbox && evidence.mailbox == expected.mailbox,
             "its receipt is for another mailbox",
         ),
-        (expected.node.is_none_or(|node| node == entry.node), "its receipt is signed by another node than before"),
+        (
+            expected.node.is_none_or(|node| node == entry.node) || expected.moved == Some(entry.hash()),
+            "its receipt is signed by another node than before",
+        ),
         (entry.verify().is_ok(), "the signature of its receipt is wrong"),
         (!entry.is_measured() || digest == body.digest, "its content is not what the receipt was signed for"),
         (expected.announced.is_none_or(|d| d == body.digest), "the server named another digest for it"),
@@ -159,7 +165,7 @@ mod tests {
     const UIDL: Uidl = Uidl([7; 16]);
 
     fn expected(announced: Option<Digest>) -> Expected {
-        Expected { mailbox: MAILBOX, node: Some(node()), announced }
+        Expected { mailbox: MAILBOX, node: Some(node()), moved: None, announced }
     }
 
     fn judge(octets: &[u8], size: u64, uidl: Uidl, expected: &Expected) -> Result<Judged, Misannounced> {
@@ -224,6 +230,11 @@ mod tests {
         assert!(problem(&octets, UIDL, &other).contains("another mailbox"));
         let other = Expected { node: Some(NodeKey([9; 32])), ..expected(None) };
         assert!(problem(&octets, UIDL, &other).contains("another node"));
+        // Moved from another node: good if, and only if, the ledger here names this very receipt.
+        let moved = Expected { moved: Some(entry.hash()), ..other.clone() };
+        assert_eq!(judge(&octets, size, UIDL, &moved).expect("announced").receipt, Some(entry.clone()));
+        let moved = Expected { moved: Some(Digest::of(b"another receipt")), ..other };
+        assert!(problem(&octets, UIDL, &moved).contains("another node"));
         let digest = salted_digest(b"other");
         assert!(problem(&octets, UIDL, &expected(Some(digest))).contains("another digest"));
         assert!(problem(b"Subject: x\r\n\r\n", UIDL, &expected(None)).contains("does not begin"));

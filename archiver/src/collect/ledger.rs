@@ -58,6 +58,25 @@ pub async fn read<E: From<SessionError>>(
     Ok(Shown { node, problems: reader.problems })
 }
 
+/// The node that signs on this host today, where that is another than `known` and one of `nodes` (the source's, by their
+/// short names): its name may lead to another gateway now.
+///
+/// # Errors
+/// The session's.
+pub async fn other_node(
+    session: &mut Session,
+    known: Option<NodeKey>,
+    nodes: &[String],
+) -> Result<Option<NodeKey>, SessionError> {
+    if nodes.is_empty() {
+        return Ok(None);
+    }
+    // Nothing has this number: only the node's name comes.
+    // No entry has this number, the largest a gateway reads: only the node's name comes.
+    let node = session.ledger::<SessionError>(i64::MAX.unsigned_abs(), |_, _| Ok(())).await?;
+    Ok((known != Some(node) && nodes.contains(&node.id())).then_some(node))
+}
+
 struct Reader {
     before: Before,
     chain: Option<Chain>,
@@ -101,7 +120,7 @@ impl Reader {
             self.stopped = true;
             self.problems.push(format!(
                 "the server's ledger is signed by node {} and not by the one seen there before; if the gateway was \
-                 set up anew on purpose, give the source a new name",
+                 set up anew on purpose, name both in the source's `nodes`",
                 node.id()
             ));
         }

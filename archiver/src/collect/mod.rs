@@ -10,6 +10,7 @@ mod dialogues;
 pub mod examine;
 #[cfg(test)]
 mod hostile;
+pub mod hosts;
 pub mod judge;
 pub mod ledger;
 pub mod listing;

@@ -1,6 +1,7 @@
 //! One round of one source: every host once; a host that is down does not stop the others.
 
 use super::{
+    hosts::{self, Remembered},
     password,
     report::{HostReport, Report},
     staging_and_state,
@@ -36,7 +37,7 @@ pub struct Rounds {
 pub struct Prepared {
     /// The source.
     pub source: Source,
-    password: Password,
+    passwords: Vec<Password>,
     connector: Connector,
 }
 
@@ -46,16 +47,16 @@ impl Prepared {
     /// # Errors
     /// Exit 2 with a sentence.
     pub fn new(source: &Source, disk: &dyn Disk) -> Result<Self, Failure> {
-        let password = password::read(&source.password_file, disk)?;
+        let passwords = password::read(&source.password_file, disk)?;
         let connector = Connector::new(&source.tls)
             .map_err(|text| Failure::usage(format!("source {}, tls: {text}", source.name)))?;
-        Ok(Self { source: source.clone(), password, connector })
+        Ok(Self { source: source.clone(), passwords, connector })
     }
 
-    /// The password, for one login.
+    /// The passwords to try, the present one first.
     #[must_use]
-    pub fn password(&self) -> Password {
-        self.password.clone()
+    pub fn passwords(&self) -> &[Password] {
+        &self.passwords
     }
 
     /// How its servers prove themselves.
@@ -109,7 +110,15 @@ impl Rounds {
         let rules_digest = Digest::of(format!("{}\n{rules:?}\n{:?}", owners.to_toml(), source.reading).as_bytes());
         let mut report = Report::new(&source.name);
         report.refiled = refiled.instances;
-        for host in &source.hosts {
+        let before = self.state.hosts(&source.name)?;
+        let hosts::Round { hosts, mut left, problem } = hosts::find(source, &before).await;
+        let asked_as_left = left.clone();
+        if let Some(problem) = problem {
+            let mut here = HostReport::new(source.mx.as_ref().map_or_else(String::new, |mx| format!("MX {}", mx.name)));
+            here.problem(&source.name, problem);
+            report.hosts.push(here);
+        }
+        for host in &hosts {
             if self.shutdown.is_fired() {
                 break;
             }
@@ -124,7 +133,7 @@ impl Rounds {
                 shutdown: &self.shutdown,
             };
             let visit = Visit::new(tools, source, host, &mut report, &mut here)?;
-            match visit.run(&prepared.connector, prepared.password()).await {
+            match visit.run(&prepared.connector, prepared.passwords()).await {
                 Ok(()) => {}
                 Err(VisitError::Session(error)) => {
                     here.login_refused = error.is_login();
@@ -136,7 +145,19 @@ impl Rounds {
             }
             here.finish();
             self.see(source, &here)?;
+            if here.ok && here.waiting == Some(0) {
+                left.retain(|gone| gone != host);
+            } else if let (false, true, Some(mx)) = (here.ok, left.contains(host), &source.mx) {
+                // Its name leads elsewhere by now; what may wait there is why it is asked at all.
+                here.problem(&source.name, format!("it is not behind {} any more and not known to be empty", mx.name));
+            }
             report.hosts.push(here);
+        }
+        if source.mx.is_some() {
+            // Those behind the MX, and those that left it with something on them.
+            let current = hosts.iter().filter(|host| !asked_as_left.contains(host) || left.contains(host));
+            let keep: Vec<Remembered> = current.map(Remembered::from).collect();
+            self.state.set_hosts(&source.name, &keep)?;
         }
         self.state.flush()?;
         Ok(report)

@@ -17,7 +17,10 @@ use postkeep_shared::{
     pop3::Code,
     receipt::{Entry, EntryError, NodeKey},
 };
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 use tokio::{net::TcpStream, time::timeout};
 
 /// After [`Patience::grace`] a long answer must have come at this speed, octets per second.
@@ -109,6 +112,32 @@ impl Session {
         Self::open_within(host, connector, Patience::USUAL).await
     }
 
+    /// Connects and opens the mailbox with the first of `passwords` that is taken, beginning with number `first`; gives
+    /// its number too. Each is tried on a connection of its own.
+    ///
+    /// # Errors
+    /// [`SessionError`]; of refused passwords the first one's.
+    pub async fn enter(
+        host: &Host,
+        connector: &Connector,
+        mailbox: &str,
+        passwords: &[Password],
+        first: usize,
+    ) -> Result<(Self, usize), SessionError> {
+        let first = if first < passwords.len() { first } else { 0 };
+        let order = std::iter::once(first).chain((0..passwords.len()).filter(|n| *n != first));
+        let mut refused = None;
+        for (number, password) in order.filter_map(|n| Some((n, passwords.get(n)?))) {
+            let mut session = Self::open(host, connector).await?;
+            match session.login(mailbox, password.clone()).await {
+                Ok(()) => return Ok((session, number)),
+                Err(error) if error.is_login() => drop(refused.get_or_insert(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(refused.unwrap_or(SessionError::Order))
+    }
+
     /// As [`Self::open`], with other deadlines.
     pub(super) async fn open_within(
         host: &Host,
@@ -116,7 +145,12 @@ impl Session {
         patience: Patience,
     ) -> Result<Self, SessionError> {
         let opening = async {
-            let tcp = TcpStream::connect((host.name.as_str(), host.port)).await;
+            let tcp = if host.addresses.is_empty() {
+                TcpStream::connect((host.name.as_str(), host.port)).await
+            } else {
+                let addresses: Vec<SocketAddr> = host.addresses.iter().map(|ip| (*ip, host.port).into()).collect();
+                TcpStream::connect(addresses.as_slice()).await
+            };
             let tcp = tcp.map_err(|e| SessionError::Connect(e.to_string()))?;
             // Commands are short and waited for.
             tcp.set_nodelay(true).map_err(|e| SessionError::Connect(e.to_string()))?;

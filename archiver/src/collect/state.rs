@@ -3,15 +3,16 @@
 //! A cache in sled: everything that matters for keeping and deleting is in the store's records. Deleted or damaged, it
 //! is made again: pins from the receipts in the store, the rest by the next round.
 
+use super::hosts::Remembered;
 use crate::store::Store;
 use postkeep_shared::{
     disk::{Disk, create_dirs, is_hindrance},
-    mail::Digest,
-    receipt::NodeKey,
+    mail::{Digest, Uidl},
+    receipt::{Event, NodeKey},
     run::Failure,
 };
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 const CACHE: u64 = 4 * 1024 * 1024;
 
@@ -22,6 +23,7 @@ pub struct State {
     hosts: sled::Tree,
     left: sled::Tree,
     waiting: sled::Tree,
+    sources: sled::Tree,
 }
 
 /// What was seen of a host last.
@@ -64,6 +66,7 @@ impl State {
             hosts: db.open_tree("hosts")?,
             left: db.open_tree("left")?,
             waiting: db.open_tree("waiting")?,
+            sources: db.open_tree("sources")?,
             db,
         })
     }
@@ -76,9 +79,12 @@ impl State {
         if let Some(key) = self.pins.get(key(&[source, host])).map_err(failure)? {
             return Ok(key.as_ref().try_into().ok().map(NodeKey));
         }
+        let moved = moved(source, store)?;
         for report in store.collected(source) {
             let report = report?;
-            if let (Some(node), true) = (report.node, report.host == host) {
+            // A message that was moved there was signed by the node that accepted it.
+            let own = report.receipt.as_ref().is_some_and(|r| moved.get(&r.body.uidl) != Some(&r.hash()));
+            if let (Some(node), true) = (report.node, report.host == host && own) {
                 self.pin(source, host, node)?;
                 return Ok(Some(node));
             }
@@ -92,6 +98,44 @@ impl State {
     /// Writing the state.
     pub fn pin(&self, source: &str, host: &str, node: NodeKey) -> Result<(), Failure> {
         self.pins.insert(key(&[source, host]), node.0.as_slice()).map_err(failure)?;
+        Ok(())
+    }
+
+    /// The hosts an MX name led to, as far as they are still asked.
+    ///
+    /// # Errors
+    /// Reading the state.
+    pub fn hosts(&self, source: &str) -> Result<Vec<Remembered>, Failure> {
+        let value = self.sources.get(key(&[source, "hosts"])).map_err(failure)?;
+        Ok(value.and_then(|value| serde_json::from_slice(&value).ok()).unwrap_or_default())
+    }
+
+    /// Remembers those.
+    ///
+    /// # Errors
+    /// Writing the state.
+    pub fn set_hosts(&self, source: &str, hosts: &[Remembered]) -> Result<(), Failure> {
+        let value = serde_json::to_vec(hosts).map_err(Failure::cannot)?;
+        self.sources.insert(key(&[source, "hosts"]), value).map_err(failure)?;
+        Ok(())
+    }
+
+    /// Which line of the password file a host took last.
+    ///
+    /// # Errors
+    /// Reading the state.
+    pub fn password_line(&self, source: &str, host: &str) -> Result<usize, Failure> {
+        let value = self.sources.get(key(&[source, "password", host])).map_err(failure)?;
+        Ok(value.and_then(|value| serde_json::from_slice(&value).ok()).unwrap_or_default())
+    }
+
+    /// Remembers it.
+    ///
+    /// # Errors
+    /// Writing the state.
+    pub fn set_password_line(&self, source: &str, host: &str, line: usize) -> Result<(), Failure> {
+        let value = serde_json::to_vec(&line).map_err(Failure::cannot)?;
+        self.sources.insert(key(&[source, "password", host]), value).map_err(failure)?;
         Ok(())
     }
 
@@ -178,6 +222,22 @@ impl State {
     pub fn flush(&self) -> Result<(), Failure> {
         self.db.flush().map(|_| ()).map_err(failure)
     }
+}
+
+/// Messages that a gateway took over from another one: for each the hash of the receipt it was accepted with, as the
+/// ledgers kept for this source say.
+///
+/// # Errors
+/// Reading the store.
+pub fn moved(source: &str, store: &Store) -> Result<HashMap<Uidl, Digest>, Failure> {
+    let mut moved = HashMap::new();
+    for entry in store.ledger_entries(source) {
+        let body = entry?.body;
+        if body.event == Event::MovedIn {
+            moved.insert(body.uidl, body.digest);
+        }
+    }
+    Ok(moved)
 }
 
 /// Names joined so that no two lists of names give the same key.

@@ -12,7 +12,7 @@ use super::{
     machine::MAX_MESSAGE,
     report::{HostReport, Report},
     session::{Fetched, Session, SessionError},
-    state::State,
+    state::{State, moved},
     tls::Connector,
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
 };
 use postkeep_shared::{
     crypt::Password,
-    mail::{Digest, MailboxId},
+    mail::{Digest, MailboxId, Uidl},
     receipt::NodeKey,
     run::{Failure, Shutdown, now_ms},
 };
@@ -86,6 +86,8 @@ pub(super) struct Visit<'a> {
     report: &'a mut Report,
     here: &'a mut HostReport,
     may_delete: bool,
+    /// See [`moved`]; read when it is needed.
+    moved: Option<HashMap<Uidl, Digest>>,
     waiting: BTreeSet<String>,
     marked: BTreeSet<String>,
 }
@@ -130,15 +132,19 @@ impl<'a> Visit<'a> {
             report,
             here,
             may_delete: true,
+            moved: None,
             waiting: BTreeSet::new(),
             marked: BTreeSet::new(),
         })
     }
 
     /// The whole session.
-    pub(super) async fn run(mut self, connector: &Connector, password: Password) -> Result<(), VisitError> {
-        let mut session = Session::open(self.host, connector).await?;
-        session.login(&self.source.mailbox, password).await?;
+    pub(super) async fn run(mut self, connector: &Connector, passwords: &[Password]) -> Result<(), VisitError> {
+        let line = self.tools.state.password_line(&self.source.name, &self.at)?;
+        let (mut session, taken) = Session::enter(self.host, connector, &self.source.mailbox, passwords, line).await?;
+        if taken != line {
+            self.tools.state.set_password_line(&self.source.name, &self.at, taken)?;
+        }
         if session.capabilities().xledger {
             self.ledger(&mut session).await?;
         }
@@ -183,6 +189,10 @@ impl<'a> Visit<'a> {
 
     async fn ledger(&mut self, session: &mut Session) -> Result<(), VisitError> {
         let Some(mailbox) = self.gateway else { return Ok(()) };
+        if let Some(node) = ledger::other_node(session, self.node, &self.source.nodes).await? {
+            self.node = Some(node);
+            self.tools.state.pin(&self.source.name, &self.at, node)?;
+        }
         let name = &self.source.name;
         let last = match &self.node {
             Some(node) => self.tools.store.last_ledger_entry(name, &mailbox.to_string(), node)?,
@@ -386,7 +396,7 @@ impl<'a> Visit<'a> {
         if let Some(problem) = &judged.problem {
             self.problem(format!("message {}: {problem}; it is kept and stays at the source", listed.name()));
         }
-        if let Some(receipt) = &judged.receipt {
+        if let (Some(receipt), None) = (&judged.receipt, self.node) {
             self.pin(receipt.node)?;
         }
         let (name, good) = self.name(item, &mut judged);
@@ -413,14 +423,32 @@ impl<'a> Visit<'a> {
         let Some(mailbox) = self.gateway else {
             return judge::from_anywhere(staged).map(Some).map_err(staging);
         };
-        let expected = Expected { mailbox, node: self.node, announced };
-        match judge::from_gateway(staged, listed, &expected).map_err(staging)? {
+        let mut expected = Expected { mailbox, node: self.node, moved: None, announced };
+        let mut judged = judge::from_gateway(staged, listed, &expected).map_err(staging)?;
+        if judged.as_ref().is_ok_and(|judged| judged.problem.is_some()) {
+            // Rare: only now is it worth a look whether the ledger says that it came from another node.
+            expected.moved = self.moved_from(listed)?;
+            if expected.moved.is_some() {
+                judged = judge::from_gateway(staged, listed, &expected).map_err(staging)?;
+            }
+        }
+        match judged {
             Ok(judged) => Ok(Some(judged)),
             Err(error) => {
                 self.problem(format!("message {}: {error}; it is neither kept nor deleted", listed.name()));
                 Ok(None)
             }
         }
+    }
+
+    /// Hash of the receipt that a message was accepted with elsewhere, if it was moved to this host.
+    fn moved_from(&mut self, listed: &Listed) -> Result<Option<Digest>, VisitError> {
+        if self.moved.is_none() {
+            let store = &*self.tools.store;
+            self.moved = Some(blocking(|| moved(&self.source.name, store))?);
+        }
+        let uidl: Option<Uidl> = listed.name().parse().ok();
+        Ok(uidl.and_then(|uidl| self.moved.as_ref()?.get(&uidl).copied()))
     }
 
     /// The name to store it under, and whether that is its own: one that cannot be told apart, or whose name stands

@@ -9,7 +9,7 @@ use crate::{
     },
     config::Host,
 };
-use postkeep_shared::receipt::Entry;
+use postkeep_shared::receipt::{Entry, NodeKey};
 
 /// A host's answer.
 #[derive(Debug, Default)]
@@ -24,15 +24,23 @@ pub struct Answer {
     pub problems: Vec<String>,
 }
 
-/// Asks a host; `before` for a gateway.
+/// Asks a host; `before` for a gateway, `last_of` for the last entry known of any node.
 ///
 /// # Errors
 /// [`SessionError`].
-pub async fn ask(prepared: &Prepared, host: &Host, before: Option<Before>) -> Result<Answer, SessionError> {
+pub async fn ask(
+    prepared: &Prepared,
+    host: &Host,
+    before: Option<Before>,
+    last_of: impl Fn(NodeKey) -> Option<Entry>,
+) -> Result<Answer, SessionError> {
     let mut answer = Answer::default();
-    let mut session = Session::open(host, prepared.connector()).await?;
-    session.login(&prepared.source.mailbox, prepared.password()).await?;
-    if let (Some(before), true) = (before, session.capabilities().xledger) {
+    let mailbox = &prepared.source.mailbox;
+    let (mut session, _) = Session::enter(host, prepared.connector(), mailbox, prepared.passwords(), 0).await?;
+    if let (Some(mut before), true) = (before, session.capabilities().xledger) {
+        if let Some(node) = ledger::other_node(&mut session, before.node, &prepared.source.nodes).await? {
+            before = Before { node: Some(node), last: last_of(node), ..before };
+        }
         let entries = &mut answer.entries;
         let shown = ledger::read::<SessionError>(&mut session, before, |block| {
             entries.extend_from_slice(block);

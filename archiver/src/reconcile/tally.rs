@@ -2,7 +2,7 @@
 
 use crate::store::{Collected, Outcome};
 use postkeep_shared::{
-    mail::Uidl,
+    mail::{Digest, Uidl},
     receipt::{Entry, Event, NodeKey},
 };
 use serde::Serialize;
@@ -19,8 +19,10 @@ pub struct Row {
     pub node: Option<String>,
     /// Hosts that showed this node's ledger just now.
     pub hosts: Vec<String>,
-    /// Messages the node accepted, by its ledger.
+    /// Messages the node accepted, by its ledger, and those moved to it whose acceptance elsewhere is not known here.
     pub accepted: u64,
+    /// Messages that were moved to the node from another one that had accepted them; each is counted there.
+    pub moved_in: u64,
     /// Of those, in the store.
     pub collected: u64,
     /// Of those collected, filed to an owner.
@@ -54,11 +56,17 @@ pub struct Row {
 struct Fate {
     accepted: bool,
     removed: bool,
+    /// Hash of the receipt it was accepted with elsewhere.
+    moved_from: Option<Digest>,
+    /// It went on to another node.
+    moved_out: bool,
 }
 
 #[derive(Debug, Default)]
 struct Ledger {
     fates: HashMap<Uidl, Fate>,
+    /// Hashes of the acceptances.
+    accepted: HashSet<Digest>,
     entries: u64,
     highest: u64,
 }
@@ -79,6 +87,7 @@ pub struct Tally {
 struct Kept {
     uidl: Option<Uidl>,
     node: Option<NodeKey>,
+    receipt: Option<Digest>,
     outcome: Outcome,
 }
 
@@ -109,14 +118,25 @@ impl Tally {
         ledger.highest = ledger.highest.max(entry.body.seq);
         let fate = ledger.fates.entry(entry.body.uidl).or_default();
         match entry.body.event {
-            Event::Accepted | Event::MovedIn => fate.accepted = true,
-            Event::Removed | Event::MovedOut => fate.removed = true,
+            Event::Accepted => {
+                fate.accepted = true;
+                ledger.accepted.insert(entry.hash());
+            }
+            Event::MovedIn => fate.moved_from = Some(entry.body.digest),
+            Event::Removed => fate.removed = true,
+            Event::MovedOut => fate.moved_out = true,
         }
     }
 
     /// A report in the store.
     pub fn collected(&mut self, report: &Collected) {
-        self.collected.push(Kept { uidl: report.uidl.parse().ok(), node: report.node, outcome: report.outcome });
+        let receipt = report.receipt.as_ref().map(Entry::hash);
+        self.collected.push(Kept {
+            uidl: report.uidl.parse().ok(),
+            node: report.node,
+            receipt,
+            outcome: report.outcome,
+        });
     }
 
     /// A host showed this node's ledger.
@@ -133,7 +153,28 @@ impl Tally {
     /// One row per node, sorted.
     #[must_use]
     pub fn rows(self) -> Vec<Row> {
-        let Self { source, mailbox, ledgers, mut hosts, waiting, collected, unasked } = self;
+        let Self { source, mailbox, mut ledgers, mut hosts, waiting, collected, unasked } = self;
+        // A moved message's receipt was seen with it: it counts where it was accepted, though that ledger's end may be gone
+        // with its node.
+        let moved: HashSet<Digest> =
+            ledgers.values().flat_map(|ledger| ledger.fates.values()).filter_map(|fate| fate.moved_from).collect();
+        for report in &collected {
+            if let (Some(uidl), Some(node), Some(receipt)) = (report.uidl, report.node, report.receipt)
+                && moved.contains(&receipt)
+            {
+                let ledger = ledgers.entry(node).or_default();
+                ledger.fates.entry(uidl).or_default().accepted = true;
+                ledger.accepted.insert(receipt);
+            }
+        }
+        let counted: HashSet<Digest> = ledgers.values().flat_map(|ledger| ledger.accepted.iter().copied()).collect();
+        // Who took it away after it was moved tells what became of it.
+        let removed: HashSet<Uidl> = ledgers
+            .values()
+            .flat_map(|ledger| &ledger.fates)
+            .filter(|(_, fate)| fate.removed)
+            .map(|(uidl, _)| *uidl)
+            .collect();
         let mut unlisted: BTreeMap<NodeKey, u64> = BTreeMap::new();
         let mut kept: HashMap<Uidl, Outcome> = HashMap::new();
         for report in &collected {
@@ -160,8 +201,12 @@ impl Tally {
                 gaps: ledger.highest.saturating_sub(ledger.entries),
                 ..Row::default()
             };
-            for (uidl, fate) in ledger.fates.iter().filter(|(_, fate)| fate.accepted) {
-                row.count(kept.get(uidl), waiting.contains(&uidl.to_string()), fate.removed);
+            for (uidl, fate) in &ledger.fates {
+                row.moved_in += u64::from(fate.moved_from.is_some());
+                let here = fate.accepted || fate.moved_from.is_some_and(|receipt| !counted.contains(&receipt));
+                if here {
+                    row.count(kept.get(uidl), waiting.contains(&uidl.to_string()), removed.contains(uidl));
+                }
             }
             if unasked {
                 row.unknown = std::mem::take(&mut row.missing);
@@ -231,11 +276,12 @@ impl Row {
     #[must_use]
     pub fn line(&self) -> String {
         let mut line = format!(
-            "{} {} node {}: accepted {}, collected {} (filed {}, catch-all {}, dead letters {}, quarantined {}), waiting {}, removed by \
+            "{} {} node {}{}: accepted {}, collected {} (filed {}, catch-all {}, dead letters {}, quarantined {}), waiting {}, removed by \
              others {}, missing {}, unknown {}: {}",
             self.source,
             self.mailbox,
             self.node.as_deref().unwrap_or("none"),
+            if self.moved_in > 0 { format!(" ({} moved there)", self.moved_in) } else { String::new() },
             self.accepted,
             self.collected,
             self.filed,
@@ -259,7 +305,8 @@ impl Row {
 mod tests {
     use super::*;
     use crate::collect::samples::{MAILBOX, accepted, node, removed};
-    use postkeep_shared::mail::Digest;
+    use ed25519_dalek::SigningKey;
+    use postkeep_shared::receipt::EntryBody;
 
     fn uidl(n: u8) -> Uidl {
         Uidl([n; 16])
@@ -317,6 +364,37 @@ mod tests {
         assert_eq!(row.accepted, row.collected + row.waiting + row.removed_by_others + row.missing);
         assert!(!row.ok);
         assert_eq!(row.problems.len(), 2);
+    }
+
+    /// Accepted by one node that is gone, moved to another: counted once, where it was accepted.
+    #[test]
+    fn moved_messages_count_once() {
+        let other = SigningKey::from_bytes(&[0x77; 32]);
+        let moved = |seq: u64, receipt: &Entry| {
+            let body = EntryBody { event: Event::MovedIn, seq, refers_to: receipt.body.seq, ..receipt.body.clone() };
+            EntryBody { digest: receipt.hash(), ..body }.sign(&other)
+        };
+        let receipts: Vec<Entry> =
+            (1..=3).map(|n| accepted(u64::from(n), uidl(n), b"x", 9, Digest::default())).collect();
+        // Nothing known of the old ledger: what waits counts at the new node, what was collected at the old one.
+        let mut tally = Tally::new("s", &MAILBOX.to_string());
+        receipts.iter().enumerate().for_each(|(i, receipt)| tally.entry(&moved(i as u64 + 1, receipt)));
+        tally.waits(uidl(2).to_string());
+        tally.waits(uidl(3).to_string());
+        tally.collected(&kept(1, Outcome::Filed));
+        let rows = tally.rows();
+        assert_eq!(rows.iter().map(|r| r.accepted).sum::<u64>(), 3, "{rows:?}");
+        assert!(rows.iter().all(|r| r.ok), "{rows:?}");
+        // The whole old ledger known: all of it counts there.
+        let mut tally = Tally::new("s", &MAILBOX.to_string());
+        receipts.iter().for_each(|receipt| tally.entry(receipt));
+        receipts.iter().enumerate().for_each(|(i, receipt)| tally.entry(&moved(i as u64 + 1, receipt)));
+        (1..=3).for_each(|n| tally.collected(&kept(n, Outcome::Filed)));
+        let rows = tally.rows();
+        let of = |key: NodeKey| rows.iter().find(|r| r.node == Some(key.id())).expect("a row");
+        assert_eq!((of(node()).accepted, of(node()).collected), (3, 3));
+        let there = of(NodeKey(other.verifying_key().to_bytes()));
+        assert_eq!((there.accepted, there.moved_in, there.ok), (0, 3, true));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::{
     mailbox::{find, time_text},
 };
 use crate::{
-    ledger::{LedgerError, Scan, offset_of},
+    ledger::{LedgerError, Origins, Scan, offset_of},
     mailbox::Mailboxes,
     spool::Layout,
 };
@@ -52,12 +52,16 @@ pub fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Err(LedgerError::Disk(e)) if e.is_missing() => return Ok(Exit::Done),
         Err(e) => return Err(Failure::cannot(e)),
     };
+    let origins = Origins::open(&LocalDisk, &Layout::new(&config.data_dir).ledgers(), mailbox.id)?;
     let mut exit = Exit::Done;
     let mut out = io::BufWriter::new(io::stdout().lock());
     for slot in scan {
         let slot = slot.map_err(Failure::cannot)?;
         let written = match &slot.entry {
-            Ok(entry) if json => writeln!(out, "{}", document(entry)),
+            Ok(entry) if json => {
+                let origin = if entry.body.event == Event::MovedIn { origins.resolve(entry)? } else { None };
+                writeln!(out, "{}", document(entry, origin.as_ref()))
+            }
             Ok(entry) => writeln!(out, "{}", line(entry)),
             Err(e) => {
                 eprintln!(
@@ -87,8 +91,14 @@ fn event(entry: &Entry) -> &'static str {
     }
 }
 
-fn document(entry: &Entry) -> Value {
+/// `origin`: for a message that was moved here, the entry it was accepted with.
+fn document(entry: &Entry, origin: Option<&Entry>) -> Value {
     let body = &entry.body;
+    let moved = body.event == Event::MovedIn;
+    let origin = moved.then(|| {
+        let node = origin.map(|origin| origin.node.id());
+        json!({ "node": node, "seq": body.refers_to, "hash": body.digest.to_string() })
+    });
     json!({
         "seq": body.seq,
         "time": time_text(body.time_ms),
@@ -103,6 +113,7 @@ fn document(entry: &Entry) -> Value {
         "flags": body.flags.0,
         "digest": body.digest.to_string(),
         "refers_to": body.refers_to,
+        "origin": origin,
         "signature_ok": entry.verify().is_ok(),
     })
 }

@@ -1,9 +1,14 @@
-//! `mailbox`: makes mailboxes, lists them, changes passwords. Works while the server runs and while it does not.
+//! `mailbox`: makes mailboxes, lists them, changes passwords and keys, ends them. Works while the server runs and while
+//! it does not.
+
+pub(super) mod bundle;
+mod lifecycle;
+mod sync;
 
 use super::{Context, password};
 use crate::{
     config::GatewayConfig,
-    mailbox::{Mailbox, MailboxError, Mailboxes},
+    mailbox::{Mailbox, MailboxError, Mailboxes, State},
     verify::{Summary, Verifier},
 };
 use postkeep_shared::{
@@ -56,11 +61,33 @@ pub enum Command {
         #[arg(long)]
         stdin: bool,
     },
-    /// Print the age identity that opens the mailbox's spool files
+    /// Make a new key pair and password; what waits stays readable
+    Rotate(lifecycle::RotateArgs),
+    /// Set a new password in place of a lost one
+    ResetPassword(lifecycle::ResetArgs),
+    /// Write mailboxes into a bundle for another node: public parts, wrapped keys, settings
+    Export(bundle::ExportArgs),
+    /// Take in a bundle
+    Import(bundle::ImportArgs),
+    /// Exchange definitions with other nodes now
+    Sync(sync::SyncArgs),
+    /// Print the age identities that open the mailbox's spool files
     Identity {
         /// Mailbox
         id: String,
     },
+    /// Take no new mail: senders are told to come again; POP3 goes on
+    Suspend {
+        /// Mailbox
+        id: String,
+    },
+    /// Take mail again
+    Resume {
+        /// Mailbox
+        id: String,
+    },
+    /// End a mailbox that is suspended and empty
+    Delete(lifecycle::DeleteArgs),
 }
 
 /// Runs the command.
@@ -81,7 +108,7 @@ pub fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Passwd { id, stdin } => {
             let mailbox = find(&all, &id)?;
             let (old, new) = password::old_and_new(stdin)?;
-            all.passwd(&mailbox, &old, &new)?;
+            all.passwd(&mailbox.id, &old, &new)?;
             eprintln!("{id}: the password was changed; waiting messages stay readable with the new one");
         }
         Command::Identity { id } => {
@@ -90,6 +117,14 @@ pub fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
             let identity = mailbox.unlock(&password).map_err(MailboxError::from)?;
             println!("{}", identity.to_text().as_str());
         }
+        Command::Export(args) => bundle::export(&all, &args)?,
+        Command::Import(args) => return bundle::import(&all, &args),
+        Command::Sync(args) => return sync::sync(&config, &all, &args),
+        Command::Rotate(args) => lifecycle::rotate(&config, &all, &args)?,
+        Command::ResetPassword(args) => lifecycle::reset(&config, &all, &args)?,
+        Command::Suspend { id } => lifecycle::set_state(&all, &id, State::Suspended)?,
+        Command::Resume { id } => lifecycle::set_state(&all, &id, State::Active)?,
+        Command::Delete(args) => lifecycle::delete(&config, &all, &args)?,
     }
     Ok(Exit::Done)
 }
@@ -134,6 +169,8 @@ fn created(config: &GatewayConfig, mailbox: &Mailbox, made: Option<&Password>, j
     println!("recipient {}", mailbox.recipient);
     if mailbox.escrow.is_none() {
         println!("There is no escrow: whoever loses the password loses the mail that is waiting.");
+    } else {
+        println!("The escrow's identity can set a new password: keep it offline, and apart from backups.");
     }
     Ok(())
 }
@@ -152,7 +189,10 @@ fn document(mailbox: &Mailbox, summary: &Summary) -> Value {
         "oldest": summary.oldest_ms.map(time_text),
         "accepted_total": summary.accepted,
         "removed_total": summary.removed,
+        "moved_in_total": summary.moved_in,
+        "moved_out_total": summary.moved_out,
         "recipient": mailbox.recipient,
+        "earlier_recipients": mailbox.earlier,
         "escrow": mailbox.escrow.as_ref().map(|e| &e.recipient),
         "created": mailbox.created.format(&Rfc3339).ok(),
     })
@@ -195,7 +235,9 @@ fn show(config: &GatewayConfig, all: &Mailboxes, mailbox: &Mailbox, json: bool) 
     println!("oldest      {}", summary.oldest_ms.map_or_else(|| "none".into(), time_text));
     println!("accepted    {}", summary.accepted);
     println!("removed     {}", summary.removed);
+    println!("moved       {} in, {} out", summary.moved_in, summary.moved_out);
     println!("recipient   {}", mailbox.recipient);
+    mailbox.earlier.iter().for_each(|recipient| println!("earlier     {recipient}"));
     println!("escrow      {}", mailbox.escrow.as_ref().map_or("none", |e| &e.recipient));
     Ok(())
 }

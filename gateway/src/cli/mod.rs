@@ -2,6 +2,7 @@
 //!
 //! Every command gets the file named by `--config` and ends with an [`Exit`] code or one sentence (interfaces.md).
 
+pub mod backup;
 pub mod certificate;
 pub mod check_config;
 pub mod doctor;
@@ -11,6 +12,7 @@ pub mod mailbox;
 pub mod open;
 mod password;
 pub mod serve;
+pub mod spool;
 pub mod status;
 pub mod verify;
 
@@ -47,6 +49,13 @@ enum Command {
     /// Show the record of what was accepted and what left
     #[command(subcommand)]
     Ledger(ledger::Command),
+    /// Take over another node's messages
+    #[command(subcommand)]
+    Spool(spool::Command),
+    /// Write configuration, mailboxes and how far the ledgers went into one file
+    Backup(backup::BackupArgs),
+    /// Make a node from a backup
+    Restore(backup::RestoreArgs),
     /// Recompute spool and ledger
     Verify(verify::Args),
     /// What is wrong and how to mend it; the DNS records to publish
@@ -102,6 +111,9 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::CheckConfig(args) => check_config::run(&context, args),
         Command::Mailbox(command) => mailbox::run(&context, command),
         Command::Ledger(command) => ledger::run(&context, command),
+        Command::Spool(command) => spool::run(&context, command),
+        Command::Backup(args) => backup::backup(&context, &args),
+        Command::Restore(args) => backup::restore(&context, &args),
         Command::Verify(args) => verify::run(&context, args),
         Command::Doctor(args) => doctor::run(&context, args),
         Command::Status(args) => status::run(&context, args),

@@ -2,7 +2,7 @@
 
 use super::{Context, mailbox::find, password};
 use crate::{
-    ledger::{LedgerError, Scan},
+    ledger::{LedgerError, Origins, Scan},
     mailbox::{Mailbox, MailboxError, Mailboxes},
     spool::{Folder, Layout, open_message},
 };
@@ -86,5 +86,14 @@ fn entry(layout: &Layout, mailbox: &Mailbox, uidl: Uidl) -> Result<Entry, Failur
             None => {}
         }
     }
-    found.ok_or_else(none)
+    let found = found.ok_or_else(none)?;
+    if found.body.event != Event::MovedIn {
+        return Ok(found);
+    }
+    let receipt = Origins::open(&LocalDisk, &layout.ledgers(), mailbox.id)?.resolve(&found)?;
+    receipt.ok_or_else(|| {
+        Failure::cannot(format!(
+            "message {uidl} was moved here, and the ledger it came with is missing in ledger/origin"
+        ))
+    })
 }

@@ -7,6 +7,7 @@ use crate::{
     config::{CertificateSource, GatewayConfig},
     mailbox::Mailboxes,
     server::Presence,
+    sync::{self, PeerState},
     tls::{self, Alarms, Facts, Report, TlsError, clock::moment},
     verify::{Summary, Verifier},
 };
@@ -36,6 +37,8 @@ struct Status {
     mailboxes: Vec<Mailbox>,
     certificate: Option<Certificate>,
     disk: DiskStatus,
+    /// Other nodes that the definitions are kept equal with.
+    sync: Vec<PeerState>,
     notes: Vec<String>,
     attention: Vec<String>,
 }
@@ -101,6 +104,8 @@ pub fn run(context: &Context, args: Args) -> Result<Exit, Failure> {
             "no source rules: the secret mailbox address is the only evidence, every report counts as trusted".into(),
         );
     }
+    let sync = sync::states(&config.sync, disk.as_ref(), &config.data_dir);
+    attention.extend(sync.iter().filter(|peer| !peer.is_well()).map(PeerState::line));
     let status = Status {
         running: presence.is_some(),
         pid: presence.as_ref().map(|p| p.pid),
@@ -111,6 +116,7 @@ pub fn run(context: &Context, args: Args) -> Result<Exit, Failure> {
         mailboxes: mailboxes(&config, &disk)?,
         certificate,
         disk: disk_status(&config, disk.as_ref(), &mut attention)?,
+        sync,
         notes,
         attention,
     };
@@ -131,7 +137,7 @@ fn mailboxes(config: &GatewayConfig, disk: &Arc<dyn Disk>) -> Result<Vec<Mailbox
     let verifier = Verifier::new(&config.data_dir, Arc::clone(disk), all.clone());
     let mut mailboxes = Vec::new();
     for mailbox in all.list()? {
-        let Summary { messages, bytes, oldest_ms, accepted, removed } = verifier.summary(mailbox.id)?;
+        let Summary { messages, bytes, oldest_ms, accepted, removed, .. } = verifier.summary(mailbox.id)?;
         mailboxes.push(Mailbox {
             id: mailbox.id.to_string(),
             state: mailbox.state.name(),
@@ -243,5 +249,6 @@ fn print(status: &Status) {
     }
     println!("disk        {} of {} octets free at {}", status.disk.free, status.disk.total, status.disk.path);
     status.notes.iter().for_each(|note| println!("note        {note}"));
+    status.sync.iter().filter(|peer| peer.is_well()).for_each(|peer| println!("{}", peer.line()));
     status.attention.iter().for_each(|what| println!("ATTENTION   {what}"));
 }

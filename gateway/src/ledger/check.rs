@@ -17,6 +17,10 @@ pub struct Check {
     pub accepted: u64,
     /// Entries that took one away.
     pub removed: u64,
+    /// Entries that brought in a message which another node had accepted.
+    pub moved_in: u64,
+    /// Entries that gave one to another node.
+    pub moved_out: u64,
 }
 
 /// What has to be in the spool for one entry.
@@ -39,7 +43,7 @@ impl Check {
     #[must_use]
     pub fn new(header: Header) -> Self {
         let head = Head::of(&header);
-        Self { header, head, gap: false, waiting: BTreeMap::new(), accepted: 0, removed: 0 }
+        Self { header, head, gap: false, waiting: BTreeMap::new(), accepted: 0, removed: 0, moved_in: 0, moved_out: 0 }
     }
 
     /// What waits after the entries taken so far, by number of the entry.
@@ -101,14 +105,16 @@ impl Check {
         let body = &entry.body;
         match body.event {
             Event::Accepted | Event::MovedIn => {
-                self.accepted += 1;
+                self.accepted += u64::from(body.event == Event::Accepted);
+                self.moved_in += u64::from(body.event == Event::MovedIn);
                 let size = if entry.is_measured() { body.size } else { body.sealed_content };
                 let (sealed_sha256, sealed_content) = (body.sealed_sha256, body.sealed_content);
                 let waiting = Waiting { uidl: body.uidl, size, sealed_sha256, sealed_content, time_ms: body.time_ms };
                 self.waiting.insert(body.seq, waiting);
             }
             Event::Removed | Event::MovedOut => {
-                self.removed += 1;
+                self.removed += u64::from(body.event == Event::Removed);
+                self.moved_out += u64::from(body.event == Event::MovedOut);
                 if self.waiting.remove(&body.refers_to).is_none_or(|w| w.uidl != body.uidl) {
                     let detail = format!("entry {} removes entry {}, which is not waiting", body.seq, body.refers_to);
                     problems.push(about(entry, ProblemKind::Contradiction, detail));

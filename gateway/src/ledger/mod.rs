@@ -7,12 +7,14 @@
 mod append;
 mod check;
 mod header;
+mod origin;
 mod problem;
 mod scan;
 
 pub use append::{Head, Ledger, RESERVE};
 pub use check::{Check, Waiting};
 pub use header::{HEADER_LEN, Header};
+pub use origin::{Origins, keep as keep_origin};
 pub use problem::{Problem, ProblemKind};
 pub use scan::{Scan, Slot, offset_of};
 

@@ -1,21 +1,30 @@
 //! Mailboxes: one definition file each, with the recipient key in clear and the secret key wrapped by the password
 //! (`docs/formats/keys.md`).
 //!
-//! Files are replaced whole, so commands and a running server need no lock between them, and every lookup reads the
-//! file: what a command changed counts for the next connection. No password and no secret key is ever stored.
+//! Files are replaced whole, so readers need no lock, and every lookup reads the file: what a command changed counts
+//! for the next connection of a running server. Changes exclude each other by a lock file. No password and no secret
+//! key is ever stored.
 
+mod change;
 mod claim;
 mod definition;
 mod key;
+mod merge;
+mod take_in;
 
+pub use change::Changing;
 pub use claim::Claim;
-pub use key::{Identity, UnlockError};
+pub use definition::Portable;
+pub use key::{EscrowIdentity, Identity, MAX_KEYS, UnlockError};
+pub use merge::Conflict;
+pub use take_in::{OnConflict, TakenIn};
 
 use crate::node::{Node, NodeError};
 use postkeep_shared::{
-    crypt::{KdfParams, Password, random, wrap_key},
-    disk::{self, Disk, DiskError},
+    crypt::{KdfParams, Password, wrap_key},
+    disk::{Disk, DiskError},
     mail::MailboxId,
+    receipt::NodeKey,
     run::Failure,
 };
 use std::{
@@ -53,9 +62,22 @@ pub struct Mailbox {
     pub key_id: String,
     /// The age recipient messages are sealed to, `age1…`.
     pub recipient: String,
+    /// Recipients before a rotation, the latest first: what was sealed to them opens with the same password.
+    pub earlier: Vec<String>,
+    /// How often keys and state were changed.
+    pub revisions: Revisions,
     /// Where set, the secret key is also wrapped to this recipient.
     pub escrow: Option<Escrow>,
     wrapped: Vec<u8>,
+}
+
+/// Counts changes, so that two nodes can tell which definition is newer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Revisions {
+    /// Of password, keys and escrow.
+    pub key: u64,
+    /// Of the state.
+    pub state: u64,
 }
 
 /// The secret key wrapped to a recipient whose identity is kept elsewhere.
@@ -97,13 +119,43 @@ pub enum MailboxError {
     /// The mailbox stays locked.
     #[error(transparent)]
     Unlock(#[from] UnlockError),
+    /// No such mailbox any more.
+    #[error("there is no mailbox {0}; see `postkeep-gateway mailbox list`")]
+    Gone(MailboxId),
+    /// Another change does not end.
+    #[error("another command is changing mailboxes and does not end; see which one runs, then try again")]
+    Busy,
+    /// Deleting needs it.
+    #[error("mailbox {0} takes mail; suspend it first with `mailbox suspend`")]
+    NotSuspended(MailboxId),
+    /// It was made without one.
+    #[error(
+        "mailbox {0} has no escrow: it was made without --escrow, so only its password opens it; nothing was changed"
+    )]
+    NoEscrow(MailboxId),
+    /// The file holds another secret.
+    #[error(
+        "this is not the identity of the escrow of mailbox {id}, which was made for {recipient}; nothing was changed"
+    )]
+    OtherEscrow {
+        /// The mailbox.
+        id: MailboxId,
+        /// What its escrow was sealed to.
+        recipient: String,
+    },
+    /// It was rotated many times.
+    #[error("mailbox {0} has {MAX_KEYS} keys; collect what waits, then rotate with --forget-earlier")]
+    TooManyKeys(MailboxId),
 }
 
 impl From<MailboxError> for Failure {
     fn from(error: MailboxError) -> Self {
         match error {
-            MailboxError::Unlock(UnlockError::WrongPassword) => Self::wrong_key(error),
-            MailboxError::Escrow | MailboxError::Description => Self::usage(error),
+            MailboxError::Unlock(UnlockError::WrongPassword)
+            | MailboxError::NoEscrow(_)
+            | MailboxError::OtherEscrow { .. } => Self::wrong_key(error),
+            MailboxError::Escrow | MailboxError::Description | MailboxError::Gone(_) => Self::usage(error),
+            MailboxError::NotSuspended(_) | MailboxError::TooManyKeys(_) => Self::refused(error),
             _ => Self::cannot(error),
         }
     }
@@ -122,6 +174,13 @@ impl State {
     fn from_name(name: &str) -> Option<Self> {
         [Self::Active, Self::Suspended].into_iter().find(|state| state.name() == name)
     }
+}
+
+fn check_description(description: &str) -> Result<(), MailboxError> {
+    if description.chars().any(char::is_control) || description.chars().count() > MAX_DESCRIPTION {
+        return Err(MailboxError::Description);
+    }
+    Ok(())
 }
 
 /// All mailboxes of a data directory. Cheap to clone.
@@ -178,12 +237,16 @@ impl Mailboxes {
     /// # Errors
     /// [`MailboxError`].
     pub fn ids(&self) -> Result<Vec<MailboxId>, MailboxError> {
+        self.names(".toml")
+    }
+
+    fn names(&self, suffix: &str) -> Result<Vec<MailboxId>, MailboxError> {
         let entries = match self.disk.list(&self.folder) {
             Ok(entries) => entries,
             Err(e) if e.is_missing() => return Ok(Vec::new()),
             Err(e) => return Err(e.into()),
         };
-        Ok(entries.iter().filter_map(|e| e.name.strip_suffix(".toml")?.parse().ok()).collect())
+        Ok(entries.iter().filter_map(|e| e.name.strip_suffix(suffix)?.parse().ok()).collect())
     }
 
     /// Every mailbox, by name.
@@ -195,63 +258,31 @@ impl Mailboxes {
         Ok(mailboxes.into_iter().flatten().collect())
     }
 
-    /// A new mailbox. Without `password` one is made and returned: it is not stored and cannot be shown again.
-    ///
-    /// # Errors
-    /// [`MailboxError`].
-    pub fn create(
-        &self,
-        description: &str,
-        password: Option<&Password>,
-    ) -> Result<(Mailbox, Option<Password>), MailboxError> {
-        self.create_with_escrow(description, password, None)
+    /// The definition of a mailbox in another node's data folder, signed by `node`; `None` where it cannot be used.
+    #[must_use]
+    pub fn foreign(data_dir: &Path, disk: &dyn Disk, id: MailboxId, node: NodeKey) -> Option<Mailbox> {
+        let octets = disk.read(&data_dir.join(format!("mailboxes/{id}.toml")), MAX_FILE).ok()?;
+        definition::read(std::str::from_utf8(&octets).ok()?, id, node).ok()
     }
 
-    /// As [`Self::create`], with the secret key also wrapped to the recipient `escrow`.
+    /// Names of mailboxes that were deleted, sorted.
     ///
     /// # Errors
     /// [`MailboxError`].
-    pub fn create_with_escrow(
-        &self,
-        description: &str,
-        password: Option<&Password>,
-        escrow: Option<&str>,
-    ) -> Result<(Mailbox, Option<Password>), MailboxError> {
-        if description.chars().any(char::is_control) || description.chars().count() > MAX_DESCRIPTION {
-            return Err(MailboxError::Description);
+    pub fn deleted_ids(&self) -> Result<Vec<MailboxId>, MailboxError> {
+        self.names(".deleted")
+    }
+
+    /// Whether there was a mailbox of this name and it was deleted.
+    ///
+    /// # Errors
+    /// [`MailboxError`].
+    pub fn is_deleted(&self, id: &MailboxId) -> Result<bool, MailboxError> {
+        match self.disk.entry(&self.tombstone(*id)) {
+            Ok(_) => Ok(true),
+            Err(e) if e.is_missing() => Ok(false),
+            Err(e) => Err(e.into()),
         }
-        let (id, identity) = (MailboxId(random()), Identity::generate());
-        let escrow = escrow.map(|recipient| identity.escrow(recipient)).transpose()?;
-        let recipient = identity.recipient();
-        let key_id = definition::key_id(&recipient);
-        let context = key::context(id, &key_id);
-        let (made, wrapped) = match password {
-            Some(password) => (None, identity.wrap(password, KdfParams::CHOSEN, &context)?),
-            None => {
-                let made = Password::generate();
-                let wrapped = identity.wrap(&made, KdfParams::GENERATED, &context)?;
-                (Some(made), wrapped)
-            }
-        };
-        let created = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-        let description = description.to_owned();
-        let mailbox = Mailbox { id, description, created, state: State::Active, key_id, recipient, escrow, wrapped };
-        disk::create_dirs(self.disk.as_ref(), &self.folder)?;
-        disk::write_new_file(self.disk.as_ref(), &self.file(id), self.text(&mailbox)?.as_bytes())?;
-        Ok((mailbox, made))
-    }
-
-    /// Wraps the secret key with another password. Messages waiting stay readable: they are sealed to the key pair,
-    /// which does not change.
-    ///
-    /// # Errors
-    /// [`MailboxError`]; [`UnlockError::WrongPassword`] when `old` is not the password.
-    pub fn passwd(&self, mailbox: &Mailbox, old: &Password, new: &Password) -> Result<Mailbox, MailboxError> {
-        let identity = mailbox.unlock(old)?;
-        let context = key::context(mailbox.id, &mailbox.key_id);
-        let changed = Mailbox { wrapped: identity.wrap(new, KdfParams::CHOSEN, &context)?, ..mailbox.clone() };
-        disk::replace_file(self.disk.as_ref(), &self.file(mailbox.id), self.text(&changed)?.as_bytes())?;
-        Ok(changed)
     }
 
     /// The work of [`Mailbox::unlock`] where there is no mailbox at all, not even to be [`Self::claim`]ed in place of
@@ -263,6 +294,10 @@ impl Mailboxes {
 
     fn file(&self, id: MailboxId) -> PathBuf {
         self.folder.join(format!("{id}.toml"))
+    }
+
+    fn tombstone(&self, id: MailboxId) -> PathBuf {
+        self.folder.join(format!("{id}.deleted"))
     }
 
     fn text(&self, mailbox: &Mailbox) -> Result<String, MailboxError> {
@@ -301,8 +336,8 @@ mod tests {
         let all = mailboxes(folder.path());
         let (old, new) = (Password::received(b"the old password"), Password::received(b"the new password"));
         let (mailbox, _) = all.create("", Some(&old)).expect("makes");
-        assert!(matches!(all.passwd(&mailbox, &new, &old), Err(MailboxError::Unlock(UnlockError::WrongPassword))));
-        all.passwd(&mailbox, &old, &new).expect("changes");
+        assert!(matches!(all.passwd(&mailbox.id, &new, &old), Err(MailboxError::Unlock(UnlockError::WrongPassword))));
+        all.passwd(&mailbox.id, &old, &new).expect("changes");
         let read = all.lookup(&mailbox.id).expect("reads").expect("there");
         assert_eq!(read.recipient, mailbox.recipient);
         assert!(read.unlock(&new).is_ok());
@@ -324,6 +359,51 @@ mod tests {
     }
 
     #[test]
+    fn after_a_rotation_one_password_opens_both_keys_and_the_escrow_too() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let all = mailboxes(folder.path());
+        let offline = age::x25519::Identity::generate();
+        let recipient = offline.to_public().to_string();
+        let (old, new) = (Password::received(b"the old password"), Password::received(b"the new password"));
+        let (before, _) = all.create_with_escrow("", Some(&old), Some(&recipient)).expect("makes");
+        let sealed = age::encrypt(&before.recipient.parse::<age::x25519::Recipient>().expect("is one"), b"waiting");
+        assert!(all.rotate(&before.id, &new, &old, false).is_err());
+        all.rotate(&before.id, &old, &new, false).expect("rotates");
+        let after = all.lookup(&before.id).expect("reads").expect("there");
+        assert_ne!(after.recipient, before.recipient);
+        assert_eq!(after.earlier, [before.recipient.clone()]);
+        assert_eq!(after.unlock(&old).err(), Some(UnlockError::WrongPassword));
+        let identity = after.unlock(&new).expect("opens");
+        let secret = EscrowIdentity::from_text(&identity.to_text()).expect("an identity file");
+        let waiting = secret.open(&sealed.expect("seals"), 100).expect("opens");
+        assert_eq!(waiting.as_slice(), b"waiting");
+
+        use age::secrecy::ExposeSecret as _;
+        let text = format!("# created\n{}\n", offline.to_string().expose_secret());
+        let file = EscrowIdentity::from_text(&text).expect("an identity file");
+        let (reset, made) = all.reset_by_escrow(&before.id, &file, None).expect("resets");
+        assert_eq!(reset.unlock(&made.expect("made one")).expect("opens").to_text(), identity.to_text());
+        let other = EscrowIdentity::from_text(&identity.to_text()).expect("an identity file");
+        let refused = all.reset_by_escrow(&before.id, &other, None);
+        assert!(matches!(refused, Err(MailboxError::OtherEscrow { .. })));
+        all.rotate(&before.id, &new, &new, true).expect_err("the password was reset");
+    }
+
+    #[test]
+    fn deleted_only_when_suspended_and_remembered() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let all = mailboxes(folder.path());
+        let (mailbox, _) = all.create("", None).expect("makes");
+        assert!(matches!(all.delete(&mailbox.id), Err(MailboxError::NotSuspended(_))));
+        let suspended = all.set_state(&mailbox.id, State::Suspended).expect("suspends");
+        assert_eq!(all.set_state(&mailbox.id, State::Suspended).expect("again"), suspended);
+        assert_eq!(suspended.revisions, Revisions { key: 1, state: 2 });
+        all.delete(&mailbox.id).expect("deletes");
+        assert_eq!(all.lookup(&mailbox.id).expect("reads"), None);
+        assert!(all.is_deleted(&mailbox.id).expect("reads") && all.list().expect("lists").is_empty());
+    }
+
+    #[test]
     fn a_changed_definition_is_refused() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let all = mailboxes(folder.path());
@@ -335,7 +415,9 @@ mod tests {
             text.replace(&mailbox.recipient, &other),
             text.replace("first", "second"),
             text.replace("state = \"active\"", "state = \"suspended\""),
-            text.replace("version = 1", "version = 2"),
+            text.replace("version = 2", "version = 3"),
+            text.replace("version = 2", "version = 1"),
+            text.replace("key_revision = 1", "key_revision = 2"),
             format!("{text}surprise = 1\n"),
             text.replace("wrapped_key", "wrapped_kex"),
             String::new(),

@@ -23,6 +23,8 @@ pub enum Kind {
     AcmeTls,
     /// An authority that checks our name by HTTP-01.
     AcmeHttp,
+    /// Definitions of mailboxes, between nodes.
+    Sync,
 }
 
 impl fmt::Display for Kind {
@@ -34,6 +36,7 @@ impl fmt::Display for Kind {
             Self::Pop3s => "pop3s",
             Self::AcmeTls => "acme-tls",
             Self::AcmeHttp => "acme-http",
+            Self::Sync => "sync",
         })
     }
 }
@@ -48,6 +51,7 @@ impl Kind {
             Self::Pop3s => "pop3.listen_tls",
             Self::AcmeTls => "tls.acme.tls_listen",
             Self::AcmeHttp => "tls.acme.http_listen",
+            Self::Sync => "sync.listen",
         }
     }
 }
@@ -85,7 +89,7 @@ pub(super) fn bind(config: &GatewayConfig) -> Result<Vec<Listener>, Failure> {
         let socket = listen(address).map_err(|error| failure(kind, address, &error))?;
         listeners.push(Listener { kind, socket });
     }
-    if listeners.iter().all(|listener| matches!(listener.kind, Kind::AcmeTls | Kind::AcmeHttp)) {
+    if listeners.iter().all(|listener| matches!(listener.kind, Kind::AcmeTls | Kind::AcmeHttp | Kind::Sync)) {
         return Err(Failure::usage("no address to listen at: fill smtp.listen and pop3.listen"));
     }
     Ok(listeners)
@@ -97,13 +101,14 @@ fn wanted(config: &GatewayConfig) -> Vec<(Kind, SocketAddr)> {
     if let CertificateSource::Acme(settings) = &config.tls.source {
         (acme_tls, acme_http) = (&settings.tls_listen, &settings.http_listen);
     }
-    let lists: [(Kind, &[SocketAddr]); 6] = [
+    let lists: [(Kind, &[SocketAddr]); 7] = [
         (Kind::AcmeTls, acme_tls),
         (Kind::AcmeHttp, acme_http),
         (Kind::Smtp, &config.smtp.listen),
         (Kind::Smtps, &config.smtp.listen_tls),
         (Kind::Pop3, &config.pop3.listen),
         (Kind::Pop3s, &config.pop3.listen_tls),
+        (Kind::Sync, &config.sync.listen),
     ];
     lists.into_iter().flat_map(|(kind, list)| list.iter().map(move |address| (kind, *address))).collect()
 }

@@ -49,6 +49,20 @@ pub enum SpoolError {
     /// The session has no message of this number.
     #[error("no such message")]
     NoSuchMessage,
+    /// The mailbox was suspended or deleted while the message was about to arrive.
+    #[error("the mailbox takes no mail now")]
+    Suspended,
+    /// Another number of messages waits than was named.
+    #[error("{found} messages wait and not {asked}; nothing was removed")]
+    Count {
+        /// What was named.
+        asked: u64,
+        /// What waits.
+        found: u64,
+    },
+    /// Nothing to move from.
+    #[error("{} is not the data folder of another node", .0.display())]
+    NotAnother(PathBuf),
     /// Another process serves this data directory.
     #[error("{} is in use by another postkeep-gateway; stop that one first", .0.display())]
     Locked(PathBuf),
@@ -91,6 +105,8 @@ impl From<SpoolError> for Failure {
         match error {
             SpoolError::Damaged { .. } | SpoolError::Missing { .. } => Self::new(Exit::Attention, error.to_string()),
             SpoolError::WrongKey { .. } => Self::wrong_key(error),
+            SpoolError::Count { .. } => Self::refused(error),
+            SpoolError::NotAnother(_) => Self::usage(error),
             SpoolError::Mailbox(e) => e.into(),
             _ => Self::cannot(error),
         }

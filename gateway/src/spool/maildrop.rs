@@ -18,7 +18,10 @@ pub(super) type InUse = Arc<Mutex<BTreeSet<MailboxId>>>;
 pub struct Maildrop {
     spool: Spool,
     mailbox: MailboxId,
+    /// What messages were accepted with; for one that was moved here that is another node's entry.
     entries: Vec<Entry>,
+    /// The entries of this ledger that brought them in.
+    own: Vec<Entry>,
     _exclusive: Exclusive,
 }
 
@@ -45,8 +48,9 @@ impl Drop for Exclusive {
 }
 
 impl Maildrop {
-    pub(super) fn new(spool: Spool, mailbox: MailboxId, entries: Vec<Entry>, exclusive: Exclusive) -> Self {
-        Self { spool, mailbox, entries, _exclusive: exclusive }
+    pub(super) fn new(spool: Spool, mailbox: MailboxId, messages: Vec<(Entry, Entry)>, exclusive: Exclusive) -> Self {
+        let (entries, own) = messages.into_iter().unzip();
+        Self { spool, mailbox, entries, own, _exclusive: exclusive }
     }
 
     /// The waiting messages by number, as they were when the session was opened. A message whose file was missing at
@@ -74,7 +78,7 @@ impl Maildrop {
     /// [`SpoolError`]; then nothing was removed.
     pub async fn remove(&self, which: &[usize]) -> Result<(), SpoolError> {
         let wanted: BTreeSet<usize> = which.iter().copied().collect();
-        let entries = wanted.iter().map(|i| self.entries.get(*i).cloned().ok_or(SpoolError::NoSuchMessage));
+        let entries = wanted.iter().map(|i| self.own.get(*i).cloned().ok_or(SpoolError::NoSuchMessage));
         let entries = entries.collect::<Result<Vec<_>, _>>()?;
         if entries.is_empty() {
             return Ok(());

@@ -16,6 +16,7 @@ mod format;
 mod index;
 mod layout;
 mod maildrop;
+mod move_in;
 mod probe;
 mod read_only;
 mod reader;
@@ -32,11 +33,15 @@ pub use error::SpoolError;
 pub use format::{MAX_AGE_HEADER, Origin, age_geometry, sealed_trace};
 pub use layout::{Folder, Layout};
 pub use maildrop::{LedgerEntries, Maildrop};
+pub use move_in::MovedIn;
 pub use reader::{MessageReader, open_message};
 pub use recover::Recovery;
 pub use writer::{Incoming, Receipt};
 
-use crate::mailbox::{Mailbox, Mailboxes};
+use crate::{
+    ledger::Origins,
+    mailbox::{self, Mailbox, Mailboxes},
+};
 use committer::{Answer, Committer, Job};
 use failstop::FailStop;
 use index::Index;
@@ -44,7 +49,7 @@ use maildrop::{Exclusive, InUse};
 use postkeep_shared::{
     disk::{self, Disk, DiskLock},
     mail::MailboxId,
-    receipt::NodeKey,
+    receipt::{Event, NodeKey},
 };
 use probe::Verdict;
 use recover::Recover;
@@ -173,7 +178,32 @@ impl Spool {
     pub fn begin(&self, mailbox: &Mailbox, origin: &Origin) -> Result<Incoming, SpoolError> {
         let Inner { layout, disk, failstop, hostname, .. } = self.inner.as_ref();
         self.may_write()?;
-        Incoming::begin(&writer::Desk { layout, disk, failstop, hostname }, mailbox, origin)
+        let incoming = Incoming::begin(&writer::Desk { layout, disk, failstop, hostname }, mailbox, origin)?;
+        // Whoever suspends a mailbox and then sees its `tmp/` empty may rely on it that nothing arrives any more: so
+        // the state is asked once more now that the file is there.
+        match self.inner.mailboxes.lookup(&mailbox.id)? {
+            Some(now) if now.state == mailbox::State::Active => Ok(incoming),
+            _ => Err(SpoolError::Suspended),
+        }
+    }
+
+    /// Removes everything that waits in a mailbox, which must be exactly `messages` messages: recorded as removed, the
+    /// files go to the trash. Nobody may have the mailbox open.
+    ///
+    /// # Errors
+    /// [`SpoolError::InUse`], [`SpoolError::Count`]; then nothing was removed.
+    pub async fn discard(&self, mailbox: MailboxId, messages: u64) -> Result<(), SpoolError> {
+        let _exclusive = Exclusive::take(&self.inner.in_use, mailbox)?;
+        let index = self.index()?.clone();
+        let waiting = tokio::task::spawn_blocking(move || index.waiting(mailbox)).await;
+        let entries = waiting.map_err(|_| self.inner.failstop.stop("reading the index broke off"))??;
+        if entries.len() as u64 != messages {
+            return Err(SpoolError::Count { asked: messages, found: entries.len() as u64 });
+        }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.ask(|answer| Job::Remove { entries, answer }).await
     }
 
     /// Brings the messages of one transaction to stable storage; receipts in the same order. All or none.
@@ -227,7 +257,7 @@ impl Spool {
     pub fn open_session(&self, mailbox: &Mailbox) -> Result<Maildrop, SpoolError> {
         let inner = &self.inner;
         let exclusive = Exclusive::take(&inner.in_use, mailbox.id)?;
-        let entries = match &inner.state {
+        let own = match &inner.state {
             State::Working { index, missing } => {
                 let mut entries = index.waiting(mailbox.id)?;
                 entries.retain(|entry| !missing.contains(&(mailbox.id, entry.body.seq)));
@@ -235,7 +265,25 @@ impl Spool {
             }
             State::ReadOnly(_) => read_only::waiting(inner.disk.as_ref(), &inner.layout, mailbox.id)?,
         };
-        Ok(Maildrop::new(self.clone(), mailbox.id, entries, exclusive))
+        let mut origins = None;
+        let mut messages = Vec::with_capacity(own.len());
+        for entry in own {
+            if entry.body.event != Event::MovedIn {
+                messages.push((entry.clone(), entry));
+                continue;
+            }
+            if origins.is_none() {
+                origins = Some(Origins::open(inner.disk.as_ref(), &inner.layout.ledgers(), mailbox.id)?);
+            }
+            match origins.as_ref().map_or(Ok(None), |origins| origins.resolve(&entry))? {
+                Some(receipt) => messages.push((receipt, entry)),
+                None => {
+                    let (mailbox, uidl) = (mailbox.id, entry.body.uidl);
+                    tracing::error!(%mailbox, %uidl, "ALARM: the ledger that a moved message came with is missing");
+                }
+            }
+        }
+        Ok(Maildrop::new(self.clone(), mailbox.id, messages, exclusive))
     }
 
     /// `Some(reason)` once storage has failed: accept nothing any more and exit 3.
@@ -247,6 +295,13 @@ impl Spool {
     /// Finishes what waits, stops the committer, flushes the index. Blocking. Other clones refuse work afterwards.
     pub fn close(self) {
         self.inner.shut_down();
+    }
+
+    fn index(&self) -> Result<&Index, SpoolError> {
+        match &self.inner.state {
+            State::Working { index, .. } => Ok(index),
+            State::ReadOnly(reason) => Err(SpoolError::ReadOnly(reason.clone())),
+        }
     }
 
     fn may_write(&self) -> Result<(), SpoolError> {

@@ -91,7 +91,7 @@ pub fn open_message(
     let sealed = Arc::new(Mutex::new(Sum::default()));
     let source = BufReader::with_capacity(BLOCK, HashingSource { file, sum: Arc::clone(&sealed) });
     let decryptor = Decryptor::new_buffered(source).map_err(|e| opening(e, uidl, path))?;
-    let mut plain = decryptor.decrypt(std::iter::once(identity.age())).map_err(|e| opening(e, uidl, path))?;
+    let mut plain = decryptor.decrypt(identity.age()).map_err(|e| opening(e, uidl, path))?;
 
     let start = fill(&mut plain).map_err(|e| reading(e, uidl, path))?;
     let (trace_len, evidence) = parse_sealed_trace(&start).map_err(|e| match e {

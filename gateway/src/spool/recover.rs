@@ -12,7 +12,7 @@ use super::{
     trash,
 };
 use crate::{
-    ledger::{Head, Ledger, LedgerError, Problem, ProblemKind, Scan},
+    ledger::{Head, Ledger, LedgerError, Origins, Problem, ProblemKind, Scan},
     mailbox::Mailboxes,
 };
 use postkeep_shared::{
@@ -79,11 +79,16 @@ impl Recover<'_> {
         };
         let Some(usable) = head else { return Ok(()) };
         self.files(id, usable)?;
-        if self.mailboxes.lookup(&id).is_ok_and(|mailbox| mailbox.is_none()) {
+        if self.mailboxes.lookup(&id).is_ok_and(|mailbox| mailbox.is_none()) && !self.is_over(id)? {
             let text = "messages or a ledger are here, but no definition of this mailbox; restore it from a backup";
             self.problem(ProblemKind::MailboxDefinition, id, None, text.into());
         }
         Ok(())
+    }
+
+    /// Whether the mailbox was deleted and nothing waits in it: then its ledger is all there should be.
+    fn is_over(&self, id: MailboxId) -> Result<bool, SpoolError> {
+        Ok(self.mailboxes.is_deleted(&id)? && self.index.names(id)?.is_empty())
     }
 
     /// `Some(None)`: a ledger can be begun.
@@ -230,12 +235,24 @@ impl Recover<'_> {
                 }
             }
         }
+        // A message that was being moved here when the process ended keeps the receipt it was accepted with.
+        let moving = Origins::open(self.disk, &self.layout.ledgers(), id)?.accepted(self.disk)?;
         let mut adopted = Vec::new();
         for uidl in strays {
             if removed.contains(uidl) {
                 trash::put(self.disk, self.layout, id, *uidl);
             } else if let Some(body) = self.measure(id, *uidl)? {
-                adopted.push(body);
+                let origin = moving.get(uidl).filter(|origin| origin.body.sealed_sha256 == body.sealed_sha256);
+                adopted.push(match origin {
+                    Some(origin) => EntryBody {
+                        event: Event::MovedIn,
+                        time_ms: body.time_ms,
+                        refers_to: origin.body.seq,
+                        digest: origin.hash(),
+                        ..origin.body.clone()
+                    },
+                    None => body,
+                });
             } else {
                 let text = "a file without entry is no whole age file; it was moved to the quarantine".to_owned();
                 self.quarantine(id, &self.layout.folder(id, Folder::New), &uidl.to_string())?;

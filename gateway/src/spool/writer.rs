@@ -53,6 +53,8 @@ pub(super) struct Sealed {
     pub(super) temporary: Temporary,
     pub(super) sealed_sha256: Digest,
     pub(super) digest: Digest,
+    /// For a message that was moved here: number and hash of the entry it was accepted with.
+    pub(super) origin: Option<(u64, Digest)>,
 }
 
 /// What is known of a message without its content.
@@ -139,15 +141,19 @@ impl Incoming {
         let mut target = buffered.into_inner().map_err(|e| write_error(e.into_error()))?;
         target.file.sync().map_err(|e| failstop.syncing(e))?;
         facts.flags = last.flags(facts.flags);
-        Ok(Sealed { facts, temporary, sealed_sha256: target.hasher.finish(), digest: content.finish() })
+        Ok(Sealed { facts, temporary, sealed_sha256: target.hasher.finish(), digest: content.finish(), origin: None })
     }
 }
 
 impl Sealed {
     /// What its entry says; number and chain are the ledger's.
     pub(super) fn body(&self, time_ms: u64) -> EntryBody {
+        let (event, refers_to, digest) = match self.origin {
+            Some((seq, hash)) => (Event::MovedIn, seq, hash),
+            None => (Event::Accepted, 0, self.digest),
+        };
         EntryBody {
-            event: Event::Accepted,
+            event,
             flags: self.facts.flags,
             seq: 0,
             time_ms,
@@ -155,9 +161,9 @@ impl Sealed {
             uidl: self.facts.uidl,
             size: self.facts.size,
             sealed_content: self.facts.sealed_content,
-            refers_to: 0,
+            refers_to,
             sealed_sha256: self.sealed_sha256,
-            digest: self.digest,
+            digest,
             prev: Digest::default(),
         }
     }
@@ -176,6 +182,10 @@ impl Receipt {
 }
 
 impl Temporary {
+    pub(super) fn new(disk: &Arc<dyn Disk>, path: &std::path::Path) -> Self {
+        Self { disk: Arc::clone(disk), path: Some(path.to_owned()) }
+    }
+
     pub(super) fn path(&self) -> &std::path::Path {
         self.path.as_deref().unwrap_or(std::path::Path::new(""))
     }

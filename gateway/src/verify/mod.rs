@@ -109,6 +109,7 @@ impl Verifier {
         let problem = |kind, detail| Problem { kind, mailbox: id, uidl: None, seq: None, detail };
         match self.mailboxes.lookup(&id) {
             Ok(Some(_)) => {}
+            Ok(None) if self.mailboxes.is_deleted(&id)? && self.files(id)?.is_empty() => {}
             Ok(None) => {
                 let text = "messages or a ledger are here, but no definition of this mailbox".to_owned();
                 outcome.problems.push(problem(ProblemKind::MailboxDefinition, text));

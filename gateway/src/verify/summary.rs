@@ -16,6 +16,10 @@ pub struct Summary {
     pub accepted: u64,
     /// Messages ever removed.
     pub removed: u64,
+    /// Messages ever taken over from other nodes; those nodes had accepted them.
+    pub moved_in: u64,
+    /// Messages ever given to other nodes.
+    pub moved_out: u64,
 }
 
 impl Verifier {
@@ -34,6 +38,8 @@ impl Verifier {
             oldest_ms: waiting.map(|w| w.time_ms).min(),
             accepted: pass.check.accepted,
             removed: pass.check.removed,
+            moved_in: pass.check.moved_in,
+            moved_out: pass.check.moved_out,
         })
     }
 }

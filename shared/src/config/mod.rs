@@ -73,7 +73,17 @@ impl Config {
         let text = String::from_utf8(bytes).map_err(|e| {
             fail(format!("not UTF-8 at octet {}; save the file as UTF-8", e.utf8_error().valid_up_to()))
         })?;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        Self::from_text(file, &text, prefix)
+    }
+
+    /// As [`Self::read`], for a text that is to become `file`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when it is not TOML.
+    pub fn from_text(file: &Path, text: &str, prefix: &str) -> Result<Self, ConfigError> {
+        let fail =
+            |text: String| ConfigError { file: file.to_owned(), mistakes: vec![Mistake { key: String::new(), text }] };
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let environment = config::Environment::with_prefix(prefix).prefix_separator("__").separator("__");
         let merged = config::Config::builder()
             .add_source(config::File::from_str(text, config::FileFormat::Toml))

@@ -9,7 +9,7 @@ pub mod faulty;
 mod local;
 mod system;
 
-pub use durable::{create_dirs, replace_file, write_new_file};
+pub use durable::{create_dirs, replace_file, replace_files, write_new_file};
 pub use local::LocalDisk;
 pub use system::{Standing, require_standing, standing};
 

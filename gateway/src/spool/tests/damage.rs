@@ -62,7 +62,7 @@ async fn a_message_sealed_by_somebody_else_is_noticed() {
     let file = std::fs::read(&path).expect("reads");
     let reader = age::Decryptor::new_buffered(file.as_slice()).expect("age file");
     let mut plain = Vec::new();
-    reader.decrypt(std::iter::once(identity.age())).expect("key").read_to_end(&mut plain).expect("reads");
+    reader.decrypt(identity.age()).expect("key").read_to_end(&mut plain).expect("reads");
     let at = plain.len() - 3;
     plain[at] ^= 1;
     let recipient: age::x25519::Recipient = mailbox.recipient.parse().expect("recipient");

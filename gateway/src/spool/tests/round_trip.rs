@@ -152,7 +152,7 @@ async fn a_changed_password_leaves_waiting_messages_readable() {
         accept(&spool, &mailbox, format!("{i}").as_bytes()).await;
     }
     let new = Password::received(b"another password");
-    spool.mailboxes().passwd(&mailbox, &old, &new).expect("changes");
+    spool.mailboxes().passwd(&mailbox.id, &old, &new).expect("changes");
     let mailbox = spool.mailboxes().lookup(&mailbox.id).expect("reads").expect("there");
     assert!(mailbox.unlock(&old).is_err());
     let identity = mailbox.unlock(&new).expect("unlocks");
