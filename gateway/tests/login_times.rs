@@ -65,7 +65,7 @@ fn unknown_and_wrong_take_the_same_time() {
         let (mut of_known, mut of_unknown) = (Vec::new(), Vec::new());
         for n in 0..tries {
             // By turns and in random order, so that whatever the machine does meets both.
-            let unknown_first = random::<1>()[0] % 2 == 0;
+            let unknown_first = random::<1>()[0].is_multiple_of(2);
             for unknown in [unknown_first, !unknown_first] {
                 if unknown {
                     of_unknown.push(attempt(MailboxId(random())));

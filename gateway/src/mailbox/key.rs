@@ -145,7 +145,7 @@ impl Mailbox {
             UnwrapError::Memory => UnlockError::Memory,
             other => damaged(&other.to_string()),
         })?;
-        self.own(secret.expose()).map_err(|text| damaged(text))
+        self.own(secret.expose()).map_err(damaged)
     }
 
     /// The keys in `text`, if they are this mailbox's.

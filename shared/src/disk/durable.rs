@@ -77,7 +77,7 @@ pub fn replace_files(disk: &dyn Disk, folder: &Path, files: &[(&Path, &[u8])]) -
             |piece: &[(PathBuf, &Path, &[u8])]| piece.iter().try_for_each(|(from, _, bytes)| fill(disk, from, bytes));
         let threads: Vec<_> = named.chunks(piece).map(|piece| scope.spawn(move || write(piece))).collect();
         // A thread that panicked has said why; nothing got its name.
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(broken(folder)))).collect()
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(broken(folder))))
     });
     let result = written.and_then(|()| named.iter().try_for_each(|(from, to, _)| disk.rename_over(from, to)));
     if result.is_err() {
