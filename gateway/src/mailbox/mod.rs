@@ -371,7 +371,7 @@ mod tests {
         all.rotate(&before.id, &old, &new, false).expect("rotates");
         let after = all.lookup(&before.id).expect("reads").expect("there");
         assert_ne!(after.recipient, before.recipient);
-        assert_eq!(after.earlier, [before.recipient.clone()]);
+        assert_eq!(after.earlier, std::slice::from_ref(&before.recipient));
         assert_eq!(after.unlock(&old).err(), Some(UnlockError::WrongPassword));
         let identity = after.unlock(&new).expect("opens");
         let secret = EscrowIdentity::from_text(&identity.to_text()).expect("an identity file");

@@ -166,7 +166,9 @@ mod tests {
         for (limit, reason) in [(1308, replies::TOO_BIG), (1309, replies::LOOP), (1310, replies::LOOP)] {
             for size in [1, 7, 64, 1308, 1309, 1310, message.len()] {
                 let mut content = Content::new(limit);
-                message.as_bytes().chunks(size).for_each(|piece| drop(content.push(piece)));
+                for piece in message.as_bytes().chunks(size) {
+                    content.push(piece);
+                }
                 assert_eq!(content.refused(), Some(reason), "limit {limit}, pieces of {size}");
             }
         }
