@@ -1,4 +1,4 @@
-//! Mailbox definitions kept equal between nodes (`docs/decisions/0007-sync.md`). Messages never travel this way.
+//! Mailbox definitions kept equal between nodes (`docs/decisions/0008-sync.md`). Messages never travel this way.
 //!
 //! Two nodes that hold the same key file exchange bundles of all their definitions over TLS 1.3, each proving to the
 //! other that it holds the key; then each takes in what is newer. Nothing is changed by what cannot be decided
