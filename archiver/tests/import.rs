@@ -20,6 +20,8 @@ use support::{Archiver, Random, folder, numbered_report, sha256};
 
 const MESSAGES: usize = 1000;
 const KILLS: u64 = 20;
+/// Longest life of an import in milliseconds at first; it follows the machine: one that ended makes it shorter.
+const LONGEST: u64 = 40;
 /// Messages of one commit.
 const BATCH: u64 = 64;
 
@@ -107,19 +109,21 @@ fn killed(what: &str, make: impl FnOnce(&Path, &[Vec<u8>]) -> Result<PathBuf>) -
     let source = make(folder.path(), &messages)?;
     let arguments = ["import", path(&source), "--owner", "ann"];
     let started = Instant::now();
-    let (mut killed, mut ended) = (0, 0);
+    let (mut killed, mut ended, mut longest) = (0, 0, LONGEST as f64);
     while killed < kills {
         let mut child =
             archiver.command(&arguments)?.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        // Half of them anywhere near the start, half of them around a commit, so that all of them reach the end.
-        if random.below(2) == 0 {
+        // Half of them anywhere near the start, half of them around a commit, so that all of them reach the end. One
+        // that comes after the end makes no commits.
+        if ended == 0 && random.below(2) == 0 {
             let commits = 1 + random.below(1 + 3 * (count as u64 / BATCH) / kills);
             wait_for(&archiver, &mut child, commits)?;
             std::thread::sleep(Duration::from_millis(random.below(60)));
         } else {
-            std::thread::sleep(Duration::from_millis(random.below(400)));
+            std::thread::sleep(Duration::from_millis(random.below(longest as u64)));
         }
         let at_work = child.try_wait()?.is_none();
+        longest = (longest * if at_work { 1.15 } else { 0.7 }).max(2.0);
         killed += u64::from(at_work);
         ended += u64::from(!at_work);
         ensure!(ended < 5 * kills, "imports end before they can be killed");
