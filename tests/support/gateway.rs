@@ -62,9 +62,10 @@ impl Gateway {
         self.folder.join("data")
     }
 
-    /// Messages waiting in a mailbox, as files.
+    /// Messages waiting in a mailbox, as files; its folder comes with the first.
     pub fn waiting(&self, id: &str) -> Result<Vec<PathBuf>> {
-        super::files_below(&self.data().join("spool").join(id).join("new"))
+        let folder = self.data().join("spool").join(id).join("new");
+        if folder.exists() { super::files_below(&folder) } else { Ok(Vec::new()) }
     }
 
     /// A command with its configuration.

@@ -12,13 +12,40 @@ use postkeep_shared::{
     run::Failure,
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 const CACHE: u64 = 4 * 1024 * 1024;
 
+/// The database. On a disk that has failed it stays open until the process ends: when sled 0.34 closes a file that
+/// cannot be synced any more, it panics.
+struct Database {
+    db: sled::Db,
+    file: PathBuf,
+}
+
+impl Database {
+    fn open(dir: &Path) -> sled::Result<Self> {
+        let db = sled::Config::new().path(dir).cache_capacity(CACHE).open()?;
+        Ok(Self { db, file: dir.join("db") })
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let sound =
+            self.db.flush().is_ok() && std::fs::File::open(&self.file).is_ok_and(|file| file.sync_all().is_ok());
+        if !sound {
+            std::mem::forget(self.db.clone());
+        }
+    }
+}
+
 /// The state of every source.
 pub struct State {
-    db: sled::Db,
+    database: Database,
     pins: sled::Tree,
     hosts: sled::Tree,
     left: sled::Tree,
@@ -60,14 +87,15 @@ impl State {
     }
 
     fn try_open(dir: &Path) -> sled::Result<Self> {
-        let db = sled::Config::new().path(dir).cache_capacity(CACHE).open()?;
+        let database = Database::open(dir)?;
+        let db = &database.db;
         Ok(Self {
             pins: db.open_tree("pins")?,
             hosts: db.open_tree("hosts")?,
             left: db.open_tree("left")?,
             waiting: db.open_tree("waiting")?,
             sources: db.open_tree("sources")?,
-            db,
+            database,
         })
     }
 
@@ -203,7 +231,7 @@ impl State {
     /// # Errors
     /// Writing the state.
     pub fn set_refiled(&self, rules: Digest) -> Result<(), Failure> {
-        self.db.insert(b"refiled", rules.0.as_slice()).map_err(failure)?;
+        self.database.db.insert(b"refiled", rules.0.as_slice()).map_err(failure)?;
         Ok(())
     }
 
@@ -212,7 +240,7 @@ impl State {
     /// # Errors
     /// Reading the state.
     pub fn is_refiled(&self, rules: Digest) -> Result<bool, Failure> {
-        Ok(self.db.get(b"refiled").map_err(failure)?.is_some_and(|known| known.as_ref() == rules.0))
+        Ok(self.database.db.get(b"refiled").map_err(failure)?.is_some_and(|known| known.as_ref() == rules.0))
     }
 
     /// Writes what is remembered out.
@@ -220,7 +248,7 @@ impl State {
     /// # Errors
     /// Writing the state.
     pub fn flush(&self) -> Result<(), Failure> {
-        self.db.flush().map(|_| ()).map_err(failure)
+        self.database.db.flush().map(|_| ()).map_err(failure)
     }
 }
 
