@@ -261,6 +261,12 @@ impl ArchiverConfig {
     pub fn unlock_key_file(&self) -> PathBuf {
         self.data_dir.join("unlock.key")
     }
+
+    /// The key that signs checkpoints.
+    #[must_use]
+    pub fn signing_key_file(&self) -> PathBuf {
+        self.data_dir.join("archiver.key")
+    }
 }
 
 fn own_domains(root: &Section) -> Vec<String> {

@@ -15,5 +15,6 @@ pub mod octets;
 pub mod reconcile;
 pub mod refile;
 pub mod review;
+pub mod signing;
 pub mod store;
 pub mod why;

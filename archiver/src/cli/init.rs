@@ -3,6 +3,7 @@
 use super::InitArgs;
 use crate::{
     config::FILE_NAME,
+    signing::ArchiverKey,
     store::{Store, UnlockKey},
 };
 use postkeep_shared::{
@@ -43,6 +44,7 @@ pub fn run(config: Option<&Path>, args: &InitArgs) -> Result<Exit, Failure> {
     let passphrase = Password::generate();
     create_dirs(&*disk, &data.join("stores"))?;
     Store::create(&data.join("stores").join("main"), "main", &passphrase, &key, Arc::clone(&disk))?;
+    ArchiverKey::load_or_create(&data.join("archiver.key"), &*disk)?;
     write_new_file(&*disk, &owners, OWNERS.as_bytes())?;
     write_new_file(&*disk, &file, text(&as_written(&data, &folder)?).as_bytes())?;
     tell(&file, &owners, &data, &passphrase)?;
