@@ -26,6 +26,8 @@ use std::{
 pub const FILE_NAME: &str = "postkeep-archiver.toml";
 /// Prefix of the environment variables that override settings.
 pub const ENVIRONMENT: &str = "POSTKEEP_ARCHIVER";
+/// Messages after which a store is followed by the next, unless the configuration says otherwise.
+const NEW_STORE_AT: u64 = 5_000_000;
 
 /// Everything the file says, checked.
 #[derive(Debug, Clone)]
@@ -42,6 +44,8 @@ pub struct ArchiverConfig {
     pub sub_addressing: Option<char>,
     /// What to collect, in the order of the file.
     pub sources: Vec<Source>,
+    /// Messages after which a store is followed by the next.
+    pub new_store_at: u64,
     /// How to log.
     pub log: Log,
 }
@@ -206,9 +210,19 @@ impl ArchiverConfig {
                 table.mistake("name", format!("`{}` names a source before this one; choose another", source.name));
             }
         }
+        let new_store_at = new_store_at(&root.section("store"));
         let log = log(&root.section("log"));
         config.finish()?;
-        Ok(Self { file: file.to_owned(), data_dir, own_domains, owners_file, sub_addressing, sources, log })
+        Ok(Self {
+            file: file.to_owned(),
+            data_dir,
+            own_domains,
+            owners_file,
+            sub_addressing,
+            sources,
+            new_store_at,
+            log,
+        })
     }
 
     /// How messages of a source are filed; those of a source that is not there any more as by default.
@@ -250,10 +264,10 @@ impl ArchiverConfig {
         self.data_dir.join("state")
     }
 
-    /// The store.
+    /// The folder of the stores.
     #[must_use]
-    pub fn store_dir(&self) -> PathBuf {
-        self.data_dir.join("stores").join("main")
+    pub fn stores_dir(&self) -> PathBuf {
+        self.data_dir.join("stores")
     }
 
     /// The key that opens the store unattended.
@@ -289,6 +303,12 @@ fn sub_addressing(root: &Section) -> Option<char> {
             None
         }
     }
+}
+
+/// `[store]`.
+fn new_store_at(section: &Section) -> u64 {
+    let number = section.integer("new_store_at", 1..=i64::MAX);
+    number.and_then(|number| u64::try_from(number).ok()).unwrap_or(NEW_STORE_AT)
 }
 
 fn log(section: &Section) -> Log {

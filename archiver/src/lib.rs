@@ -1,8 +1,10 @@
 //! Postkeep archiver: collects reports, files them to their owners, keeps them and proves it.
 //!
-//! Directions: `cli` uses everything; `collect` and `reconcile` use `journal`, `filing` and `store`, which know
-//! neither sockets nor each other's insides; `octets` is below them all.
+//! Directions: `cli` uses everything; `collect` and `reconcile` use `journal`, `filing` and `archive` (all stores as
+//! one), which is made of `store`s; none of these knows sockets or the other's insides; `octets` is below them all.
 
+pub mod archive;
+pub mod backup;
 pub mod cli;
 pub mod collect;
 pub mod config;

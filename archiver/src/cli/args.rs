@@ -53,7 +53,15 @@ pub enum Command {
     /// Why a message is in an archive, or is not, in plain sentences.
     Why(WhyArgs),
     /// Write messages out as plain files with a manifest of SHA-256 sums.
+    ///
+    /// Interrupted anywhere, the same command goes on; nothing is overwritten. Exit 1 when a message could not be read.
     Export(ExportArgs),
+    /// Copy the archive to a folder, also while it is at work; what is there already is not copied again.
+    Backup(BackupArgs),
+    /// Put messages drawn by lot together from a copy and compare them with records and receipts.
+    ///
+    /// Prints a signed result; exit 1 on any difference.
+    RestoreDrill(DrillArgs),
     /// The store itself.
     #[command(subcommand)]
     Store(StoreCommand),
@@ -310,9 +318,52 @@ pub struct ExportArgs {
     /// What to write.
     #[arg(long, value_enum, default_value_t = ExportFormat::Eml)]
     pub format: ExportFormat,
-    /// A new or empty folder.
+    /// A new or empty folder, or one of the same export that was interrupted.
     #[arg(long, value_name = "PATH")]
     pub out: PathBuf,
+    /// Sign the manifest with the archiver's key.
+    #[arg(long)]
+    pub sign: bool,
+    /// Put header fields before each message that name archive and folder as MailStore does.
+    #[arg(long)]
+    pub mailstore_headers: bool,
+    /// JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `backup`.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// Where to; best on another machine's disk.
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// Remove what the archive has no more (packs that were compacted, stores that were detached).
+    #[arg(long)]
+    pub prune: bool,
+    /// JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `restore-drill`.
+#[derive(Debug, Args)]
+pub struct DrillArgs {
+    /// The copy: what `backup` made, or a copy of the data folder.
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// How many messages.
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    pub sample: u64,
+    /// The draw of an earlier drill again.
+    #[arg(long, value_name = "HEX")]
+    pub seed: Option<String>,
+    /// Open the copy with its recovery passphrase, read from standard input, instead of the unlock key.
+    #[arg(long)]
+    pub passphrase_stdin: bool,
+    /// Write the signed result to this new file too.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
     /// JSON.
     #[arg(long)]
     pub json: bool,
@@ -323,11 +374,59 @@ pub struct ExportArgs {
 pub enum ExportFormat {
     /// One file per message, exact octets.
     Eml,
+    /// Files of many messages, mboxrd; they can be taken apart again to the octet.
+    Mbox,
 }
 
 /// Commands of `store`.
 #[derive(Debug, Subcommand)]
 pub enum StoreCommand {
+    /// A new, empty store. It opens with the same recovery passphrase as the others.
+    Create {
+        /// Its name: letters, digits, `-`, `_` and `.`.
+        name: String,
+        /// A passphrase of its own, shown once: for a store that is to be handed over some day.
+        #[arg(long)]
+        own_passphrase: bool,
+    },
+    /// Take in the store in a folder: the folder is moved to the others.
+    ///
+    /// A store of another archive needs its recovery passphrase (one line on standard input) once; from then on this
+    /// archive's unlock key opens it too.
+    Attach {
+        /// The store's folder; its name is the store's.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// Read its passphrase from standard input.
+        #[arg(long)]
+        passphrase_stdin: bool,
+    },
+    /// Take a store out of the archive: its folder is moved to `detached`, whole.
+    Detach {
+        /// The store.
+        name: String,
+    },
+    /// Another name for a store.
+    Rename {
+        /// The store.
+        old: String,
+        /// Its new name.
+        new: String,
+    },
+    /// What may be done with a store.
+    SetState {
+        /// The store.
+        name: String,
+        /// What.
+        #[arg(value_enum)]
+        state: StateArg,
+    },
+    /// Every store: state, messages, octets, problems. Exit 1 when one has a problem.
+    List {
+        /// JSON, one store per line.
+        #[arg(long)]
+        json: bool,
+    },
     /// Read everything back and compare it with what was promised.
     Verify {
         /// JSON.
@@ -350,6 +449,19 @@ pub enum StoreCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// States of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StateArg {
+    /// Takes the new mail; the one that did becomes normal.
+    Current,
+    /// Read, and takes what becomes of its reports later.
+    Normal,
+    /// Read only.
+    WriteProtected,
+    /// Not opened.
+    Disabled,
 }
 
 /// Commands of `quarantine`.

@@ -6,10 +6,11 @@ use super::{
     store::{open_reader, printable, stdout_failed},
 };
 use crate::{
+    archive::Archive,
     filing::Owners,
     octets::Staging,
     review::{Done, Review},
-    store::{Held, Outcome, Store, StoreError, Unlock, UnlockKey, entry::FiledBy},
+    store::{Held, Outcome, StoreError, entry::FiledBy},
 };
 use postkeep_shared::{
     disk::{Disk, LocalDisk},
@@ -84,8 +85,7 @@ pub(super) fn decide(
     let (config, _lock) = load_and_lock(config, &*disk)?;
     config.log.start();
     let owners = Owners::load(&config.owners_file)?;
-    let key = UnlockKey::load(&config.unlock_key_file(), &*disk)?;
-    let mut store = Store::open(&config.store_dir(), &Unlock::Key(&key), Arc::clone(&disk))?;
+    let mut store = Archive::open(&config, &disk)?;
     let staging = Staging::open(&config.staging_dir(), Arc::clone(&disk))?;
     let ids = ids(&store, chosen)?;
     let mut well = true;
@@ -111,7 +111,7 @@ pub(super) fn decide(
     Ok(if well { Exit::Done } else { Exit::Attention })
 }
 
-fn ids(store: &Store, chosen: &Chosen<'_>) -> Result<Vec<String>, Failure> {
+fn ids(store: &Archive, chosen: &Chosen<'_>) -> Result<Vec<String>, Failure> {
     if !chosen.ids.is_empty() {
         // All of them first: a mistyped one must not leave half of the work done.
         let found: Result<Vec<String>, Failure> =
@@ -131,7 +131,7 @@ fn ids(store: &Store, chosen: &Chosen<'_>) -> Result<Vec<String>, Failure> {
     Ok(ids)
 }
 
-fn find(store: &Store, id: &str, wanted: &dyn Fn(&Held) -> bool) -> Result<Held, Failure> {
+fn find(store: &Archive, id: &str, wanted: &dyn Fn(&Held) -> bool) -> Result<Held, Failure> {
     let id = id.to_ascii_lowercase();
     let mut found = if id.len() < 4 { Vec::new() } else { store.find_held(&id)? };
     found.retain(|held| wanted(held));

@@ -4,6 +4,7 @@
 
 mod args;
 
+pub mod backup;
 pub mod check_config;
 pub mod dead_letter;
 pub mod envelope;
@@ -22,12 +23,13 @@ pub mod show;
 pub mod source;
 pub mod status;
 pub mod store;
+mod stores;
 pub mod why;
 
 pub use args::{
-    Cli, Command, DeadLetterCommand, EnvelopeArgs, ExportArgs, ExportFormat, ImportArgs, InitArgs, InspectArgs,
-    ListArgs, MboxArg, OwnerCommand, ProfileArg, QuarantineCommand, ReconcileArgs, RunArgs, ServeArgs, ShowArgs,
-    SourceCommand, StatusArgs, StoreCommand, WhyArgs,
+    BackupArgs, Cli, Command, DeadLetterCommand, DrillArgs, EnvelopeArgs, ExportArgs, ExportFormat, ImportArgs,
+    InitArgs, InspectArgs, ListArgs, MboxArg, OwnerCommand, ProfileArg, QuarantineCommand, ReconcileArgs, RunArgs,
+    ServeArgs, ShowArgs, SourceCommand, StateArg, StatusArgs, StoreCommand, WhyArgs,
 };
 
 use crate::config::ArchiverConfig;
@@ -60,6 +62,8 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Envelope(args) => envelope::run(config, args),
         Command::Why(args) => why::run(config, args),
         Command::Export(args) => export::run(config, args),
+        Command::Backup(args) => backup::run(config, args),
+        Command::RestoreDrill(args) => backup::drill(config, args),
         Command::Store(command) => store::run(config, command),
         Command::Quarantine(command) => quarantine::run(config, command),
         Command::DeadLetter(command) => dead_letter::run(config, command),

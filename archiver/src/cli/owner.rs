@@ -5,10 +5,11 @@ use super::{
     store::{open_reader, printable, say, stdout_failed},
 };
 use crate::{
+    archive::Archive,
     config::ArchiverConfig,
     filing::{Owner, Owners, domain, edited, is_x500, normalise, read_csv},
     refile::{Reach, refile},
-    store::{Store, Unlock, UnlockKey, Unowned},
+    store::Unowned,
 };
 use postkeep_shared::{
     config::ConfigError,
@@ -217,14 +218,14 @@ fn say_unowned(unowned: &Unowned) -> io::Result<()> {
 fn again(config: Option<&Path>, json: bool) -> Result<Exit, Failure> {
     let (config, _lock) = load_and_lock(config, &LocalDisk)?;
     let owners = Owners::load(&config.owners_file)?;
-    let key = UnlockKey::load(&config.unlock_key_file(), &LocalDisk)?;
-    let mut store = Store::open(&config.store_dir(), &Unlock::Key(&key), Arc::new(LocalDisk))?;
+    let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
+    let mut store = Archive::open(&config, &disk)?;
     let done = refile(&mut store, &owners, &|source| config.rules(source), Reach::All, &|| false)?;
     let left = store.unowned_count()?;
     let said = if json {
         say(&json!({
             "reports": done.reports, "changed": done.changed, "instances": done.instances, "served": done.served,
-            "unowned": left,
+            "unowned": left, "write_protected": done.write_protected,
         }))
     } else {
         say(&format_args!(
@@ -233,5 +234,12 @@ fn again(config: Option<&Path>, json: bool) -> Result<Exit, Failure> {
         ))
     };
     said.map_err(stdout_failed)?;
+    if done.write_protected > 0 {
+        eprintln!(
+            "{} reports lie in a write-protected store and wait: `store set-state NAME normal` lets them be filed",
+            done.write_protected
+        );
+        return Ok(Exit::Attention);
+    }
     Ok(Exit::Done)
 }

@@ -8,6 +8,7 @@ use super::{
     run::{runtime, select},
 };
 use crate::{
+    archive::Archive,
     collect::{
         Prepared, hosts as hosts_of,
         ledger::Before,
@@ -16,7 +17,6 @@ use crate::{
     },
     config::{self, ArchiverConfig, Host, Source},
     reconcile::{Answer, Row, Tally, ask},
-    store::{Store, Unlock, UnlockKey},
 };
 use postkeep_shared::{
     disk::{Disk, LocalDisk},
@@ -48,8 +48,7 @@ pub fn run(config: Option<&Path>, args: &ReconcileArgs) -> Result<Exit, Failure>
     };
     config.log.start();
     let sources = select(&config, args.source.as_deref())?;
-    let key = UnlockKey::load(&config.unlock_key_file(), &*disk)?;
-    let store = Store::open_read(&config.store_dir(), &Unlock::Key(&key), Arc::clone(&disk))?;
+    let store = Archive::open_read(&config, &disk)?;
     let mut all_well = true;
     for source in sources {
         let rows = if args.offline {
@@ -75,7 +74,7 @@ struct Known {
     hosts: BTreeSet<String>,
 }
 
-fn known(source: &Source, mailbox: &str, store: &Store) -> Result<Known, Failure> {
+fn known(source: &Source, mailbox: &str, store: &Archive) -> Result<Known, Failure> {
     let mut known = Known { tally: Tally::new(&source.name, mailbox), nodes: BTreeMap::new(), hosts: BTreeSet::new() };
     let moved = moved(&source.name, store)?;
     for report in store.collected(&source.name) {
@@ -107,7 +106,7 @@ fn mailboxes<'a>(source: &Source, hosts: &'a [Host]) -> BTreeMap<String, Vec<&'a
     mailboxes
 }
 
-fn online(source: &Source, store: &Store, disk: &dyn Disk) -> Result<Vec<Row>, Failure> {
+fn online(source: &Source, store: &Archive, disk: &dyn Disk) -> Result<Vec<Row>, Failure> {
     let prepared = Prepared::new(source, disk)?;
     let runtime = runtime()?;
     let mut rows = Vec::new();
@@ -148,7 +147,7 @@ fn online(source: &Source, store: &Store, disk: &dyn Disk) -> Result<Vec<Row>, F
     Ok(rows)
 }
 
-fn before(source: &Source, mailbox: &str, node: Option<NodeKey>, store: &Store) -> Result<Option<Before>, Failure> {
+fn before(source: &Source, mailbox: &str, node: Option<NodeKey>, store: &Archive) -> Result<Option<Before>, Failure> {
     let Some(id) = source.gateway_mailbox() else { return Ok(None) };
     let last = match &node {
         Some(node) => store.last_ledger_entry(&source.name, mailbox, node)?,
@@ -198,7 +197,7 @@ fn add(
     problems.extend(odd.into_iter().chain(answer.problems).map(|text| format!("{host}: {text}")));
 }
 
-fn offline(source: &Source, store: &Store, state: &State) -> Result<Vec<Row>, Failure> {
+fn offline(source: &Source, store: &Archive, state: &State) -> Result<Vec<Row>, Failure> {
     let mut rows = Vec::new();
     let remembered: Vec<Host> = state.hosts(&source.name)?.iter().map(Host::from).collect();
     let hosts = if source.mx.is_some() { &remembered } else { &source.hosts };

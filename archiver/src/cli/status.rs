@@ -2,9 +2,10 @@
 
 use super::StatusArgs;
 use crate::{
+    archive::Archive,
     collect::state::{Seen, State},
     config::{ArchiverConfig, Host, Source, SourceKind},
-    store::{Stats, Store, Unlock, UnlockKey},
+    store::Stats,
 };
 use postkeep_shared::{
     disk::{Disk, LocalDisk},
@@ -51,8 +52,7 @@ struct HostStatus {
 pub fn run(config: Option<&Path>, args: &StatusArgs) -> Result<Exit, Failure> {
     let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
     let config = ArchiverConfig::find(config)?;
-    let key = UnlockKey::load(&config.unlock_key_file(), &*disk)?;
-    let store = Store::open_read(&config.store_dir(), &Unlock::Key(&key), Arc::clone(&disk))?;
+    let store = Archive::open_read(&config, &disk)?;
     // The state has one reader: the holder of the lock.
     let lock = disk.lock(&config.lock_file()).ok();
     let state = if lock.is_some() { Some(State::open(&config.state_dir(), &*disk)?) } else { None };
@@ -65,7 +65,7 @@ pub fn run(config: Option<&Path>, args: &StatusArgs) -> Result<Exit, Failure> {
         unowned: store.unowned_count()?,
         running: lock.is_none(),
         store: store.stats()?,
-        notes: notes(&config, lock.is_none()),
+        notes: notes(&config, &store, lock.is_none()),
         sources,
     };
     print(&status, args.json)?;
@@ -99,8 +99,9 @@ fn source_status(source: &Source, state: Option<&State>) -> Result<SourceStatus,
     Ok(SourceStatus { source: source.name.clone(), mailbox: source.mailbox.clone(), hosts })
 }
 
-fn notes(config: &ArchiverConfig, running: bool) -> Vec<String> {
-    let mut notes = Vec::new();
+fn notes(config: &ArchiverConfig, store: &Archive, running: bool) -> Vec<String> {
+    let mut notes: Vec<String> =
+        store.disabled().iter().map(|name| format!("store {name} is disabled and not counted here")).collect();
     if running {
         notes.push("an archiver is running: what it saw last is in its log".to_owned());
     }

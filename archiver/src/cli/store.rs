@@ -1,13 +1,14 @@
 //! `store`, and how reading commands open it.
 
-use super::{StoreCommand, load_and_lock};
+use super::{StoreCommand, load_and_lock, stores};
 use crate::{
+    archive::{Archive, Folder},
     config::ArchiverConfig,
-    store::{Stats, Store, Unlock, UnlockKey, Verified, rebuild_catalog, restore_unlock},
+    store::{Stats, Unlock, Verified, rebuild_catalog, restore_unlock},
 };
 use postkeep_shared::{
     crypt::Password,
-    disk::{Disk as _, LocalDisk},
+    disk::{Disk, LocalDisk},
     run::{Exit, Failure, secret_lines},
 };
 use serde_json::json;
@@ -24,6 +25,12 @@ use std::{
 /// A sentence and an exit code.
 pub fn run(config: Option<&Path>, command: &StoreCommand) -> Result<Exit, Failure> {
     match command {
+        StoreCommand::Create { name, own_passphrase } => stores::create(config, name, *own_passphrase),
+        StoreCommand::Attach { dir, passphrase_stdin } => stores::attach(config, dir, *passphrase_stdin),
+        StoreCommand::Detach { name } => stores::detach(config, name),
+        StoreCommand::Rename { old, new } => stores::rename(config, old, new),
+        StoreCommand::SetState { name, state } => stores::set_state(config, name, *state),
+        StoreCommand::List { json } => stores::list(config, *json),
         StoreCommand::Verify { json } => verify(config, *json),
         StoreCommand::Stats { json } => stats(config, *json),
         StoreCommand::Unlock => unlock(config),
@@ -31,18 +38,25 @@ pub fn run(config: Option<&Path>, command: &StoreCommand) -> Result<Exit, Failur
     }
 }
 
-/// Opens the store for reading, also while `serve` runs.
+/// Opens all stores for reading, also while `serve` runs.
 ///
 /// # Errors
 /// A sentence and an exit code.
-pub(super) fn open_reader(config: Option<&Path>) -> Result<Store, Failure> {
-    let config = ArchiverConfig::find(config)?;
-    let key = UnlockKey::load(&config.unlock_key_file(), &LocalDisk)?;
-    Ok(Store::open_read(&config.store_dir(), &Unlock::Key(&key), Arc::new(LocalDisk))?)
+pub(super) fn open_reader(config: Option<&Path>) -> Result<Archive, Failure> {
+    let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
+    let archive = Archive::open_read(&ArchiverConfig::find(config)?, &disk)?;
+    for name in archive.disabled() {
+        eprintln!("store {name} is disabled: what is in it is not seen here");
+    }
+    Ok(archive)
 }
 
 fn verify(config: Option<&Path>, json: bool) -> Result<Exit, Failure> {
-    let found = open_reader(config)?.verify()?;
+    let archive = open_reader(config)?;
+    let mut found = Verified { ok: true, ..Verified::default() };
+    for member in archive.members() {
+        found.add(member.store().verify()?);
+    }
     let said = if json { say(&json!(found)) } else { say_verified(&found) };
     said.map_err(stdout_failed)?;
     Ok(if found.ok { Exit::Done } else { Exit::Attention })
@@ -92,8 +106,12 @@ fn say_stats(stats: &Stats) -> io::Result<()> {
 
 fn rebuild(config: Option<&Path>, json: bool) -> Result<Exit, Failure> {
     let (config, lock) = load_and_lock(config, &LocalDisk)?;
-    let key = UnlockKey::load(&config.unlock_key_file(), &LocalDisk)?;
-    let notes = rebuild_catalog(&config.store_dir(), &Unlock::Key(&key), Arc::new(LocalDisk))?;
+    let folder = Folder::of(&config, Arc::new(LocalDisk));
+    let key = folder.unlock_key()?;
+    let mut notes = Vec::new();
+    for found in folder.list()? {
+        notes.extend(rebuild_catalog(&found.dir, &Unlock::Key(&key), Arc::new(LocalDisk))?);
+    }
     drop(lock);
     let said = if json {
         say(&json!({"ok": true, "notes": notes}))
@@ -113,7 +131,11 @@ fn unlock(config: Option<&Path>) -> Result<Exit, Failure> {
     }
     let [passphrase] = secret_lines(["Recovery passphrase: "])?;
     let passphrase = Password::received(passphrase.trim().as_bytes());
-    restore_unlock(&config.store_dir(), &passphrase, &file, &LocalDisk)?;
+    let stores = Folder::of(&config, Arc::new(LocalDisk)).list()?;
+    let dirs: Vec<&Path> = stores.iter().map(|found| found.dir.as_path()).collect();
+    for other in restore_unlock(&dirs, &passphrase, &file, &LocalDisk)? {
+        eprintln!("{} has another passphrase; run `store attach` on it with that one", other.display());
+    }
     say(&format_args!("{} is made anew; the passphrase stays as it was", file.display())).map_err(stdout_failed)?;
     Ok(Exit::Done)
 }

@@ -7,9 +7,10 @@ use super::{
     tls::{Connector, public_key_digest},
 };
 use crate::{
+    archive::Archive,
     config::{ArchiverConfig, Host, Verify},
     octets::Staging,
-    store::{Store, Unlock, UnlockKey},
+    store::{Store, UnlockKey},
 };
 use data_encoding::BASE64;
 use postkeep_shared::{
@@ -347,8 +348,7 @@ async fn play(dialogue: &Dialogue, identity: &Identity, mut feed: Feed) {
         let report = report.unwrap_or_else(|failure| panic!("{about}: {failure}"));
         assert_eq!(served, Ok(()), "{about}");
         drop(rounds);
-        let key = UnlockKey::load(&config.unlock_key_file(), &*disk).expect("key");
-        let store = Store::open_read(&config.store_dir(), &Unlock::Key(&key), Arc::clone(&disk)).expect("opens");
+        let store = Archive::open_read(&config, &disk).expect("opens");
         let stored = store.collected("s").inspect(|one| assert!(one.is_ok(), "reads")).count() as u64;
         for (what, expected) in &round.numbers {
             let got = match what.as_str() {

@@ -9,7 +9,7 @@ use super::{
     hostile::{Identity, archive, identity, message},
     samples,
 };
-use crate::store::{Store, Unlock, UnlockKey};
+use crate::archive::Archive;
 use data_encoding::{BASE64, HEXLOWER};
 use postkeep_shared::{
     disk::{
@@ -213,8 +213,7 @@ impl Scene {
     /// The messages in the store, each read whole by another process.
     fn stored(&self) -> Vec<String> {
         let (config, disk): (_, Arc<dyn Disk>) = (self.config(), Arc::new(LocalDisk));
-        let key = UnlockKey::load(&config.unlock_key_file(), &*disk).expect("key");
-        let store = Store::open_read(&config.store_dir(), &Unlock::Key(&key), disk).expect("opens");
+        let store = Archive::open_read(&config, &disk).expect("opens");
         let names: Vec<_> = store.collected("s").map(|one| one.expect("reads").uidl).collect();
         let mailbox = samples::MAILBOX.to_string();
         for name in &names {

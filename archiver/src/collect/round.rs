@@ -10,11 +10,11 @@ use super::{
     visit::{Tools, Visit, VisitError},
 };
 use crate::{
+    archive::Archive,
     config::{ArchiverConfig, Source},
     filing::Owners,
     octets::Staging,
     refile::{Reach, Refiled, refile},
-    store::{Store, Unlock, UnlockKey},
 };
 use postkeep_shared::{
     crypt::Password,
@@ -27,7 +27,7 @@ use std::sync::Arc;
 /// What rounds work with: store, state, staging. One at a time per data folder.
 pub struct Rounds {
     config: ArchiverConfig,
-    store: Store,
+    store: Archive,
     state: State,
     staging: Staging,
     shutdown: Shutdown,
@@ -86,8 +86,7 @@ impl Rounds {
     /// # Errors
     /// The store's, or a folder that cannot be used.
     pub fn open(config: ArchiverConfig, disk: &Arc<dyn Disk>, shutdown: Shutdown) -> Result<Self, Failure> {
-        let key = UnlockKey::load(&config.unlock_key_file(), &**disk)?;
-        let store = Store::open(&config.store_dir(), &Unlock::Key(&key), Arc::clone(disk))?;
+        let store = Archive::open(&config, disk)?;
         for note in store.notes() {
             tracing::warn!("found while opening the store: {note}");
         }
@@ -167,7 +166,11 @@ impl Rounds {
     fn refile(&mut self, owners: &Owners) -> Result<Refiled, Failure> {
         let config = &self.config;
         let sources = config.sources.iter().map(|source| config.rules(&source.name)).collect::<Vec<_>>();
-        let digest = Digest::of(format!("{}\n{:?}\n{sources:?}", owners.to_toml(), config.rules("")).as_bytes());
+        // A store that takes decisions again has reports that were passed over before.
+        let stores: Vec<_> = self.store.members().iter().filter(|m| m.is_writable()).map(|m| m.store().dir()).collect();
+        let stores = if self.store.members().len() > 1 { format!("{stores:?}") } else { String::new() };
+        let rules = config.rules("");
+        let digest = Digest::of(format!("{}\n{rules:?}\n{sources:?}{stores}", owners.to_toml()).as_bytes());
         if self.state.is_refiled(digest)? {
             return Ok(Refiled::default());
         }

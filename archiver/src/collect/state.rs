@@ -4,7 +4,7 @@
 //! is made again: pins from the receipts in the store, the rest by the next round.
 
 use super::hosts::Remembered;
-use crate::store::Store;
+use crate::archive::Archive;
 use postkeep_shared::{
     disk::{Disk, create_dirs, is_hindrance},
     mail::{Digest, Uidl},
@@ -103,7 +103,7 @@ impl State {
     ///
     /// # Errors
     /// Reading the state or the store.
-    pub fn node(&self, source: &str, host: &str, store: &Store) -> Result<Option<NodeKey>, Failure> {
+    pub fn node(&self, source: &str, host: &str, store: &Archive) -> Result<Option<NodeKey>, Failure> {
         if let Some(key) = self.pins.get(key(&[source, host])).map_err(failure)? {
             return Ok(key.as_ref().try_into().ok().map(NodeKey));
         }
@@ -257,7 +257,7 @@ impl State {
 ///
 /// # Errors
 /// Reading the store.
-pub fn moved(source: &str, store: &Store) -> Result<HashMap<Uidl, Digest>, Failure> {
+pub fn moved(source: &str, store: &Archive) -> Result<HashMap<Uidl, Digest>, Failure> {
     let mut moved = HashMap::new();
     for entry in store.ledger_entries(source) {
         let body = entry?.body;

@@ -16,10 +16,11 @@ use super::{
     tls::Connector,
 };
 use crate::{
+    archive::Archive,
     config::{DeleteRule, Host, Source, SourceKind},
     filing::{Owners, Rules, assign},
     octets::{Slice, Staged, Staging},
-    store::{Collected, NewReport, Pending, Store, StoreError, StoreReceipt},
+    store::{Collected, NewReport, Pending, StoreError, StoreReceipt},
 };
 use postkeep_shared::{
     crypt::Password,
@@ -36,7 +37,7 @@ const BATCH_OCTETS: u64 = 32 * 1024 * 1024;
 
 /// What a visit works with.
 pub(super) struct Tools<'a> {
-    pub store: &'a mut Store,
+    pub store: &'a mut Archive,
     pub state: &'a State,
     pub staging: &'a Staging,
     pub owners: &'a Owners,

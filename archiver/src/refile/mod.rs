@@ -5,11 +5,14 @@
 //! first one's mail); he gets what nobody owned. What nobody owned, and leaves the catch-all archive for it, is found by
 //! the catalog; `owner refile` looks at every report, which also serves addresses outside the own domains.
 //!
+//! What is decided lies in the store of its report; reports in a write-protected store are counted and left as they are.
+//!
 //! Not here: what is in quarantine or a dead letter; that has its own commands.
 
 use crate::{
+    archive::Archive,
     filing::{Envelope, Owners, Plan, Rules, Unknown, normalise, plan},
-    store::{Filed, NewFiling, Outcome, Store, StoreResult, entry::FiledBy},
+    store::{Filed, NewFiling, Outcome, StoreResult, entry::FiledBy},
 };
 use postkeep_shared::run::now_ms;
 use std::collections::BTreeSet;
@@ -28,6 +31,8 @@ pub struct Refiled {
     pub instances: u64,
     /// Pairs of report and address that have an owner now and had none.
     pub served: u64,
+    /// Reports that would be filed to somebody, but lie in a store that is write-protected.
+    pub write_protected: u64,
 }
 
 /// Which reports to look at.
@@ -44,7 +49,7 @@ pub enum Reach {
 /// # Errors
 /// The store's. What was committed before stays; said again, it goes on where it ended.
 pub fn refile(
-    store: &mut Store,
+    store: &mut Archive,
     owners: &Owners,
     rules: &dyn Fn(&str) -> Rules,
     reach: Reach,
@@ -67,6 +72,10 @@ pub fn refile(
         let Some(Change { plan, settled, served }) = reconsider(&filed, owners, &rules(&filed.source)) else {
             continue;
         };
+        if !store.takes_filings(number) {
+            done.write_protected += 1;
+            continue;
+        }
         let filing = NewFiling {
             filed: &filed,
             by: FiledBy::Refile,

@@ -6,12 +6,13 @@
 //! twice changes nothing. Nothing is ever removed.
 
 use crate::{
+    archive::Archive,
     collect::{check_owner, examine::context},
     config::ArchiverConfig,
     filing::{Owners, Plan, Rules, Unknown, assign, assign_all},
     journal::{self, Content, Context, Handling, Profile, Verdict},
     octets::{Octets as _, Staged, Staging},
-    store::{Held, NewFiling, Outcome, Store, StoreError, entry::FiledBy},
+    store::{Held, NewFiling, Outcome, StoreError, entry::FiledBy},
 };
 use postkeep_shared::{
     mail::Digest,
@@ -47,7 +48,7 @@ pub enum Done {
 /// Everything a decision needs.
 pub struct Review<'a> {
     /// Open for writing.
-    pub store: &'a mut Store,
+    pub store: &'a mut Archive,
     /// For reports on their way.
     pub staging: &'a Staging,
     /// Where the sources are.

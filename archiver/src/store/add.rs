@@ -2,10 +2,11 @@
 
 use super::{
     Commit, NewReport, Pending, Store, StoreError, StoreReceipt, StoreResult,
+    beside::{Alone, Elsewhere, instances},
     catalog::{Space, View},
     entry::{
-        AlternateRecord, InstanceRecord, LedgerRecord, MessageRecord, RawRecord, Record, ReportRecord, Summary,
-        VerdictRecord, encode_entry,
+        AlternateRecord, LedgerRecord, MessageRecord, RawRecord, Record, ReportRecord, Summary, VerdictRecord,
+        encode_entry,
     },
     format::record::Content as RecordContent,
     header::summarise,
@@ -44,12 +45,17 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn add(&mut self, report: NewReport<'_>) -> StoreResult<Pending> {
+        self.add_beside(&report, &Alone)
+    }
+
+    /// As [`Self::add`], beside other stores: what appears there already is no new appearance.
+    pub(crate) fn add_beside(&mut self, report: &NewReport<'_>, others: &dyn Elsewhere) -> StoreResult<Pending> {
         self.check_writable()?;
-        let result = self.add_report(&report);
+        let result = self.add_report(report, others);
         self.fail_on(result)
     }
 
-    fn add_report(&mut self, report: &NewReport<'_>) -> StoreResult<Pending> {
+    fn add_report(&mut self, report: &NewReport<'_>, others: &dyn Elsewhere) -> StoreResult<Pending> {
         check_digest(report)?;
         let taken = self.take_apart(report.raw, report.raw_sha256, report.verdict)?;
         let Taken { message, alternates, messages, raw, stored, limited } = taken;
@@ -69,7 +75,7 @@ impl Store {
             outcome,
             verdict,
             unowned: report.plan.unowned.clone(),
-            instances: instances(report),
+            instances: instances(&report.plan.instances, message.as_ref(), others)?,
             message,
             alternates,
             messages,
@@ -299,10 +305,6 @@ fn outcome(report: &NewReport<'_>, message: bool) -> Outcome {
     } else {
         Outcome::Filed
     }
-}
-
-fn instances(report: &NewReport<'_>) -> Vec<InstanceRecord> {
-    report.plan.instances.iter().map(InstanceRecord::from).collect()
 }
 
 /// The caller's digest must be that of the octets: it is what the read-back is compared with.

@@ -106,12 +106,15 @@ pub struct InstanceRecord {
     /// Why; empty where a person decided, in the catch-all archive, and in records of earlier builds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub because: Vec<Reason>,
+    /// Another store of the archive had this appearance already when this was recorded: it is counted there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub known: bool,
 }
 
 impl From<&Instance> for InstanceRecord {
     fn from(instance: &Instance) -> Self {
         let Instance { owner, folder, because } = instance.clone();
-        Self { owner, folder, because }
+        Self { owner, folder, because, known: false }
     }
 }
 

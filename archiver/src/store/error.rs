@@ -76,6 +76,39 @@ pub enum StoreError {
     /// Another process has the catalog open.
     #[error("another process has the catalog in {} open; wait until it is done and try again", .0.display())]
     CatalogInUse(PathBuf),
+    /// One of several stores cannot be used.
+    #[error("store {name}: {error}; `store set-state {name} disabled` goes on without it")]
+    Member {
+        /// Its name.
+        name: String,
+        /// Why.
+        error: Box<StoreError>,
+    },
+    /// A store of a copy cannot be used.
+    #[error("the copy of store {name}: {error}")]
+    Copy {
+        /// Its name.
+        name: String,
+        /// Why.
+        error: Box<StoreError>,
+    },
+    /// No store takes new mail.
+    #[error("no store takes new mail; choose one with `store set-state NAME current`")]
+    NoCurrent,
+    /// Nothing may be changed in this store.
+    #[error("store {0} is write-protected; run `store set-state {0} normal` first")]
+    WriteProtected(String),
+    /// No store has this name.
+    #[error("there is no store `{0}`; `store list` shows them")]
+    NoSuchStore(String),
+    /// What was asked for cannot be done with this store; nothing was changed.
+    #[error("store {name}: {detail}; nothing was changed")]
+    Refused {
+        /// Its name.
+        name: String,
+        /// Why, and what to do.
+        detail: String,
+    },
     /// A message could not be written to where it was asked for.
     #[error("cannot write the message out: {0}")]
     Output(io::Error),
@@ -128,13 +161,18 @@ impl StoreError {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        let exit = match &error {
-            StoreError::WrongKey { .. } => Exit::WrongKey,
-            StoreError::NoSuchMessage(_) => Exit::Usage,
-            StoreError::Present(_) => Exit::Refused,
-            StoreError::Damaged { .. } | StoreError::ChunkMissing(_) | StoreError::ReadBack { .. } => Exit::Attention,
-            _ => Exit::Cannot,
-        };
-        Self::new(exit, error.to_string())
+        Self::new(exit(&error), error.to_string())
+    }
+}
+
+/// How a command ends because of it.
+fn exit(error: &StoreError) -> Exit {
+    match error {
+        StoreError::WrongKey { .. } => Exit::WrongKey,
+        StoreError::NoSuchMessage(_) | StoreError::NoSuchStore(_) => Exit::Usage,
+        StoreError::Member { error, .. } | StoreError::Copy { error, .. } => exit(error),
+        StoreError::Present(_) | StoreError::Refused { .. } => Exit::Refused,
+        StoreError::Damaged { .. } | StoreError::ChunkMissing(_) | StoreError::ReadBack { .. } => Exit::Attention,
+        _ => Exit::Cannot,
     }
 }

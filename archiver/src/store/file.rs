@@ -7,6 +7,7 @@
 
 use super::{
     Decided, Outcome, Store, StoreError, StoreResult,
+    beside::{Alone, Elsewhere, instances},
     catalog::{Space, key, sealed_pairs},
     entry::{AlternateRecord, FiledBy, FilingRecord, InstanceRecord, Record, Summary, VerdictRecord},
     index::{CollectedEntry, MessageEntry, UnownedEntry, report_key, rfc3339, rfc3339_ms, source_key},
@@ -115,12 +116,17 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn add_filing(&mut self, filing: NewFiling<'_>) -> StoreResult<u64> {
+        self.add_filing_beside(filing, &Alone)
+    }
+
+    /// As [`Self::add_filing`], beside other stores.
+    pub(crate) fn add_filing_beside(&mut self, filing: NewFiling<'_>, others: &dyn Elsewhere) -> StoreResult<u64> {
         self.check_writable()?;
-        let result = self.put_filing(filing);
+        let result = self.put_filing(filing, others);
         self.fail_on(result)
     }
 
-    fn put_filing(&mut self, filing: NewFiling<'_>) -> StoreResult<u64> {
+    fn put_filing(&mut self, filing: NewFiling<'_>, others: &dyn Elsewhere) -> StoreResult<u64> {
         let NewFiling { filed, by, who, reason, plan, settled, examined, filed_ms } = filing;
         let (mut message, mut alternates, mut messages) = (filed.message.clone(), Vec::new(), Vec::new());
         if let Some((raw, sha256, verdict)) = examined {
@@ -147,7 +153,7 @@ impl Store {
             verdict: examined.map(|(_, _, verdict)| verdict.into()),
             unowned: plan.unowned.clone(),
             settled,
-            instances: plan.instances.iter().map(InstanceRecord::from).collect(),
+            instances: instances(&plan.instances, message.as_ref(), others)?,
             message,
             alternates,
             messages,
@@ -276,6 +282,16 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn unowned(&self) -> StoreResult<Vec<Unowned>> {
+        let addresses = self.unowned_entries()?.into_iter();
+        let whole = addresses.map(|(address, entries)| {
+            let messages = entries.into_values().map(|entry| self.unowned_message(&entry));
+            Ok(Unowned::of(address, messages.collect::<StoreResult<_>>()?))
+        });
+        whole.collect()
+    }
+
+    /// The same, by address and identity: one entry for each message.
+    pub(crate) fn unowned_entries(&self) -> StoreResult<BTreeMap<String, BTreeMap<Vec<u8>, UnownedEntry>>> {
         let mut found: BTreeMap<String, BTreeMap<Vec<u8>, UnownedEntry>> = BTreeMap::new();
         for pair in sealed_pairs::<UnownedEntry>(&*self.catalog, &self.keys, Space::Unowned, &[]) {
             let (key, entry) = pair?;
@@ -287,8 +303,7 @@ impl Store {
                 _ => drop(messages.insert(identity, entry)),
             }
         }
-        let addresses = found.into_iter();
-        addresses.map(|(address, messages)| self.unowned_address(address, messages.into_values())).collect()
+        Ok(found)
     }
 
     /// How many addresses that is.
@@ -308,31 +323,29 @@ impl Store {
         Ok(count)
     }
 
-    fn unowned_address(&self, address: String, entries: impl Iterator<Item = UnownedEntry>) -> StoreResult<Unowned> {
-        let mut messages = Vec::new();
-        for entry in entries {
-            let message: Option<MessageEntry> = self.value(Space::Messages, &[&entry.message.0])?;
-            let summary = message.ok_or(StoreError::CatalogDamaged)?.summary;
-            let report = self.report(entry.record)?;
-            messages.push(UnownedMessage {
-                date: summary.date.and_then(rfc3339),
-                id: HEXLOWER.encode(&entry.message.0),
-                from: summary.from,
-                subject: summary.subject,
-                source: report.source,
-                uidl: report.uidl,
-                collected_at: rfc3339_ms(report.collected_ms),
-            });
-        }
+    pub(crate) fn unowned_message(&self, entry: &UnownedEntry) -> StoreResult<UnownedMessage> {
+        let message: Option<MessageEntry> = self.value(Space::Messages, &[&entry.message.0])?;
+        let summary = message.ok_or(StoreError::CatalogDamaged)?.summary;
+        let report = self.report(entry.record)?;
+        Ok(UnownedMessage {
+            date: summary.date.and_then(rfc3339),
+            id: HEXLOWER.encode(&entry.message.0),
+            from: summary.from,
+            subject: summary.subject,
+            source: report.source,
+            uidl: report.uidl,
+            collected_at: rfc3339_ms(report.collected_ms),
+        })
+    }
+}
+
+impl Unowned {
+    /// An address with its messages.
+    pub(crate) fn of(address: String, mut messages: Vec<UnownedMessage>) -> Self {
         messages.sort_unstable();
         let dates = || messages.iter().filter_map(|message| message.date.clone());
-        Ok(Unowned {
-            address,
-            count: messages.len() as u64,
-            first: dates().next(),
-            last: dates().next_back(),
-            messages: messages.clone(),
-        })
+        let (first, last) = (dates().next(), dates().next_back());
+        Self { address, count: messages.len() as u64, first, last, messages }
     }
 }
 
@@ -343,7 +356,7 @@ fn trailing(octets: &[u8]) -> u64 {
 
 impl From<&InstanceRecord> for Instance {
     fn from(record: &InstanceRecord) -> Self {
-        let InstanceRecord { owner, folder, because } = record.clone();
+        let InstanceRecord { owner, folder, because, known: _ } = record.clone();
         Self { owner, folder, because }
     }
 }

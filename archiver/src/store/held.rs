@@ -42,6 +42,12 @@ pub struct Held {
     pub decisions: Vec<Decided>,
 }
 
+/// A report that was kept whole, as the catalog knows it.
+pub(crate) struct HeldKey {
+    pub(crate) id: String,
+    pub(crate) entry: CollectedEntry,
+}
+
 /// What a list needs of a verdict.
 #[derive(Debug, Clone, Serialize)]
 pub struct HeldVerdict {
@@ -83,15 +89,28 @@ impl Store {
         wanted: &dyn Fn(Outcome) -> bool,
         each: &mut dyn FnMut(Held) -> StoreResult<()>,
     ) -> StoreResult<()> {
+        for one in self.held_keys(wanted)? {
+            each(self.open_held(one.id, one.entry)?)?;
+        }
+        Ok(())
+    }
+
+    /// The same, in the order of their coming, without what is only in their records.
+    pub(crate) fn held_keys(&self, wanted: &dyn Fn(Outcome) -> bool) -> StoreResult<Vec<HeldKey>> {
         let mut found = Vec::new();
         for (id, entry) in self.held_entries()? {
             let entry = entry?;
             if wanted(entry.outcome) {
-                found.push((entry.record, id, entry));
+                found.push(HeldKey { id, entry });
             }
         }
-        found.sort_unstable_by_key(|(record, _, _)| *record);
-        found.into_iter().try_for_each(|(_, id, entry)| each(self.open_held(id, entry)?))
+        found.sort_unstable_by_key(|one| one.entry.record);
+        Ok(found)
+    }
+
+    /// Everything about one of them.
+    pub(crate) fn open_held_key(&self, one: HeldKey) -> StoreResult<Held> {
+        self.open_held(one.id, one.entry)
     }
 
     /// How many dead letters and how many reports in quarantine wait for somebody.

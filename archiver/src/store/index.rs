@@ -32,6 +32,9 @@ pub(crate) struct MessageEntry {
 pub(crate) struct InstanceEntry {
     pub(crate) date: Option<i64>,
     pub(crate) listed: Listed,
+    /// Another store had it first, and counts it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) known: bool,
 }
 
 /// A collected report.
@@ -99,7 +102,7 @@ pub(crate) fn address_key(keys: &Keyring, address: &str) -> [u8; 16] {
     short(keys, "address", &[address.as_bytes()])
 }
 
-fn place_key(keys: &Keyring, owner: &str, folder: &str, identity: &[u8; 16]) -> [u8; 16] {
+pub(crate) fn place_key(keys: &Keyring, owner: &str, folder: &str, identity: &[u8; 16]) -> [u8; 16] {
     short(keys, "instance", &[owner.as_bytes(), folder.as_bytes(), identity])
 }
 
@@ -212,9 +215,12 @@ fn apply_filing(view: &mut View<'_>, totals: &mut Totals, number: u64, filing: &
 fn leave_catch_all(view: &mut View<'_>, totals: &mut Totals, identity: &[u8; 16]) -> StoreResult<()> {
     let owner = owner_key(view.keys, CATCH_ALL);
     let place = place_key(view.keys, CATCH_ALL, FOLDER_UNKNOWN, identity);
-    if !view.has_any(Space::CatchAll, &[identity])? && view.has(Space::Instances, &[&owner, &place])? {
+    if view.has_any(Space::CatchAll, &[identity])? {
+        return Ok(());
+    }
+    if let Some(entry) = view.get::<InstanceEntry>(Space::Instances, &[&owner, &place])? {
         view.remove(Space::Instances, &[&owner, &place]);
-        totals.instances = totals.instances.saturating_sub(1);
+        totals.instances = totals.instances.saturating_sub(u64::from(!entry.known));
     }
     Ok(())
 }
@@ -264,7 +270,10 @@ fn apply_instance(
     let (owner, folder) = (instance.owner.as_str(), instance.folder.as_str());
     let owner_key = owner_key(view.keys, owner);
     let place = place_key(view.keys, owner, folder, &message.identity.0);
-    if view.has(Space::Instances, &[&owner_key, &place])? {
+    if let Some(before) = view.get::<InstanceEntry>(Space::Instances, &[&owner_key, &place])?
+        // What another store had first comes from there after all: that one is shown.
+        && (instance.known || !before.known)
+    {
         return Ok(false);
     }
     let listed = Listed {
@@ -278,11 +287,15 @@ fn apply_instance(
         sha256: data_encoding::HEXLOWER.encode(&message.sha256.0),
         archived_at: rfc3339_ms(collected_ms),
     };
-    view.put(Space::Instances, &[&owner_key, &place], &InstanceEntry { date: message.date, listed });
+    view.put(
+        Space::Instances,
+        &[&owner_key, &place],
+        &InstanceEntry { date: message.date, listed, known: instance.known },
+    );
     if !view.has(Space::Owners, &[&owner_key])? {
         view.put(Space::Owners, &[&owner_key], &owner);
     }
-    Ok(true)
+    Ok(!instance.known)
 }
 
 fn apply_collected(

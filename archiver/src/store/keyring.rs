@@ -16,6 +16,9 @@ use zeroize::Zeroizing;
 
 const CONTEXT: &[u8] = b"postkeep store key v1\0";
 const UNLOCK_MAGIC: &[u8] = b"PKU1";
+const FAMILY: &str = "postkeep 2026 store key of a family v1";
+/// Version of a `store.toml` with a `root`.
+pub(crate) const VERSION_OF_FAMILY: u32 = 2;
 
 /// Octets of a nonce.
 pub const NONCE: usize = 24;
@@ -35,6 +38,10 @@ pub(crate) struct StoreFile {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) state: String,
+    /// The store whose wraps these are, 32 hex digits, where it is another one: the stores of an archive open with the
+    /// same passphrase (`docs/formats/pack.md`, keys). Only with version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) root: Option<String>,
     /// The store key wrapped by the unlock key, base64.
     pub(crate) key_by_unlock: String,
     /// The store key wrapped by the recovery passphrase, base64.
@@ -48,6 +55,9 @@ pub struct SealKey(XChaCha20Poly1305);
 pub struct Keyring {
     /// Store id: part of everything that is authenticated.
     pub id: [u8; 16],
+    /// Id of the store whose wraps open this one: its own, or that of the first store of the archive. Stores of one
+    /// family name chunks, messages and owners with the same key.
+    pub family: [u8; 16],
     /// Seals pack frames.
     pub pack: SealKey,
     /// Seals records.
@@ -85,11 +95,26 @@ impl Keyring {
     pub fn derive(id: [u8; 16], store_key: &[u8; 32]) -> Self {
         Self {
             id,
+            family: id,
             pack: SealKey::derive("postkeep 2026 store key pack v1", store_key),
             record: SealKey::derive("postkeep 2026 store key record v1", store_key),
             catalog: SealKey::derive("postkeep 2026 store key catalog v1", store_key),
             ids: Zeroizing::new(blake3::derive_key("postkeep 2026 store key ids v1", store_key)),
         }
+    }
+
+    /// The keys of a store whose wraps are those of store `root`, which hold `root_key`: seals of its own, names in
+    /// common.
+    #[must_use]
+    pub fn of_family(id: [u8; 16], root: [u8; 16], root_key: &[u8; 32]) -> Self {
+        if root == id {
+            return Self::derive(id, root_key);
+        }
+        let own = Zeroizing::new(blake3::derive_key(FAMILY, Zeroizing::new([&root_key[..], &id].concat()).as_slice()));
+        let mut keys = Self::derive(id, &own);
+        keys.family = root;
+        keys.ids = Self::derive(root, root_key).ids;
+        keys
     }
 
     /// Name of octets in packs: keyed, so that nobody without the key can test for the presence of a known file.
@@ -136,6 +161,7 @@ impl Keyring {
             id: HEXLOWER.encode(&id),
             name: name.to_owned(),
             state: "current".to_owned(),
+            root: None,
             key_by_unlock: BASE64.encode(&wrap_with_unlock(unlock, key.as_slice(), &id)),
             key_by_passphrase: BASE64.encode(&by_passphrase),
         };
@@ -147,15 +173,31 @@ impl Keyring {
     pub(crate) fn open(file: &StoreFile, unlock: &Unlock<'_>, dir: &Path) -> StoreResult<Self> {
         let key = file.store_key(unlock, dir)?;
         let damaged = || StoreError::damaged(&dir.join("store.toml"), 0, "the store key has not 32 octets");
-        Ok(Self::derive(file.id(dir)?, key.expose().try_into().map_err(|_| damaged())?))
+        Ok(Self::of_family(file.id(dir)?, file.wrap_id(dir)?, key.expose().try_into().map_err(|_| damaged())?))
     }
 }
 
 impl StoreFile {
+    /// `store.toml` of another store that opens with the same unlock key and passphrase as this one.
+    pub(crate) fn sibling(&self, name: &str, unlock: &Unlock<'_>, dir: &Path) -> StoreResult<Self> {
+        let mut file = Self {
+            check: None,
+            version: VERSION_OF_FAMILY,
+            id: HEXLOWER.encode(&random::<16>()),
+            name: name.to_owned(),
+            state: "normal".to_owned(),
+            root: Some(HEXLOWER.encode(&self.wrap_id(dir)?)),
+            key_by_unlock: self.key_by_unlock.clone(),
+            key_by_passphrase: self.key_by_passphrase.clone(),
+        };
+        file.check = Some(file.checked_by(&Keyring::open(&file, unlock, dir)?));
+        Ok(file)
+    }
+
     /// Wraps the store key by another unlock key, after the recovery passphrase opened it.
     pub(crate) fn rewrap(&mut self, passphrase: &Password, unlock: &UnlockKey, dir: &Path) -> StoreResult<()> {
         let key = self.store_key(&Unlock::Passphrase(passphrase), dir)?;
-        self.key_by_unlock = BASE64.encode(&wrap_with_unlock(unlock, key.expose(), &self.id(dir)?));
+        self.key_by_unlock = BASE64.encode(&wrap_with_unlock(unlock, key.expose(), &self.wrap_id(dir)?));
         self.check = Some(self.checked_by(&Keyring::open(self, &Unlock::Key(unlock), dir)?));
         Ok(())
     }
@@ -164,11 +206,20 @@ impl StoreFile {
     pub(crate) fn checked_by(&self, keys: &Keyring) -> String {
         let version = self.version.to_be_bytes();
         let texts = [&self.id, &self.name, &self.state, &self.key_by_unlock, &self.key_by_passphrase];
-        let fields: Vec<&[u8]> = std::iter::once(version.as_slice()).chain(texts.map(|text| text.as_bytes())).collect();
+        let mut fields: Vec<&[u8]> =
+            std::iter::once(version.as_slice()).chain(texts.map(|text| text.as_bytes())).collect();
+        fields.extend(self.root.iter().map(|root| root.as_bytes()));
         HEXLOWER.encode(&keys.name("store.toml", &fields))
     }
 
-    fn id(&self, dir: &Path) -> StoreResult<[u8; 16]> {
+    /// The id that the wraps are bound to.
+    fn wrap_id(&self, dir: &Path) -> StoreResult<[u8; 16]> {
+        let Some(root) = &self.root else { return self.id(dir) };
+        let id = HEXLOWER.decode(root.as_bytes()).ok().and_then(|id| id.try_into().ok());
+        id.ok_or_else(|| StoreError::damaged(&dir.join("store.toml"), 0, "`root` is not 32 hex digits"))
+    }
+
+    pub(crate) fn id(&self, dir: &Path) -> StoreResult<[u8; 16]> {
         let id = HEXLOWER.decode(self.id.as_bytes()).ok().and_then(|id| id.try_into().ok());
         id.ok_or_else(|| StoreError::damaged(&dir.join("store.toml"), 0, "`id` is not 32 hex digits"))
     }
@@ -179,7 +230,7 @@ impl StoreFile {
         let octets = |text: &str, what: &str| {
             BASE64.decode(text.as_bytes()).map_err(|_| damaged(&format!("`{what}` is not base64")))
         };
-        let id = self.id(dir)?;
+        let id = self.wrap_id(dir)?;
         match unlock {
             Unlock::Key(unlock) => {
                 let wrapped = octets(&self.key_by_unlock, "key_by_unlock")?;

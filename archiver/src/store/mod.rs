@@ -8,9 +8,11 @@
 
 mod add;
 pub mod base64;
+mod beside;
 mod catalog;
 pub mod entry;
 mod error;
+mod examine;
 mod file;
 pub mod format;
 mod header;
@@ -30,8 +32,11 @@ mod unlock;
 mod verify;
 mod write;
 
+pub(crate) use beside::{Appearance, Elsewhere, StoreCard, StoreState};
 pub use error::{StoreError, StoreResult};
+pub(crate) use examine::Examined;
 pub use file::{Filed, NewFiling, Unowned, UnownedMessage};
+pub(crate) use held::HeldKey;
 pub use held::{Decided, Held};
 pub(crate) use index::{rfc3339, rfc3339_ms};
 pub use open::{rebuild_catalog, restore_unlock};
@@ -69,7 +74,7 @@ pub struct Store {
 }
 
 /// One line of a listing: one appearance of a message. Field names are those of `list --json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct Listed {
     /// Message id, 32 hex digits.
     pub id: String,
@@ -89,6 +94,24 @@ pub struct Listed {
     pub sha256: String,
     /// When it was archived, RFC 3339 in UTC.
     pub archived_at: String,
+}
+
+impl Stats {
+    /// Adds those of another store.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.reports += other.reports;
+        self.messages += other.messages;
+        self.instances += other.instances;
+        self.parts += other.parts;
+        self.part_references += other.part_references;
+        self.chunks += other.chunks;
+        self.packs += other.packs;
+        self.bytes_in += other.bytes_in;
+        self.bytes_stored += other.bytes_stored;
+        self.pack_bytes += other.pack_bytes;
+        self.record_bytes += other.record_bytes;
+        self.ratio = if self.bytes_in == 0 { 0.0 } else { self.bytes_stored as f64 / self.bytes_in as f64 };
+    }
 }
 
 /// What `store stats` says.

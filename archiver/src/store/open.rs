@@ -4,7 +4,7 @@ use super::{
     Store, StoreError, StoreResult, Unlock, UnlockKey,
     catalog::{Batch, Catalog, FjallCatalog, MemoryCatalog, Space, View},
     index::{Totals, apply},
-    keyring::{Keyring, StoreFile},
+    keyring::{Keyring, StoreFile, VERSION_OF_FAMILY},
     packs::{PackFile, Packs, Place},
     records::{Head, LogEnd, Records},
 };
@@ -13,7 +13,12 @@ use postkeep_shared::{
     crypt::Password,
     disk::{Disk, create_dirs, replace_file, write_new_file},
 };
-use std::{path::Path, sync::Arc, thread::sleep, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::sleep,
+    time::Duration,
+};
 
 /// What the pairs of a catalog say; with another number it is built anew.
 const LAYOUT: u32 = 2;
@@ -275,17 +280,38 @@ pub fn rebuild_catalog(dir: &Path, unlock: &Unlock<'_>, disk: Arc<dyn Disk>) -> 
 }
 
 /// Makes a new unlock key at `key_file`, which must not exist, where the old one is lost: the recovery passphrase opens
-/// the store key. `store.toml` first: killed in between, the passphrase still opens it and the command can run again.
+/// the stores in `dirs`. Those that it does not open are returned; at least one must open. `store.toml` of each first:
+/// killed in between, the passphrase still opens them and the command can run again.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn restore_unlock(dir: &Path, passphrase: &Password, key_file: &Path, disk: &dyn Disk) -> StoreResult<()> {
-    let mut file = read_store_file(dir, disk)?;
+pub fn restore_unlock(
+    dirs: &[&Path],
+    passphrase: &Password,
+    key_file: &Path,
+    disk: &dyn Disk,
+) -> StoreResult<Vec<PathBuf>> {
     let unlock = UnlockKey::random();
-    file.rewrap(passphrase, &unlock, dir)?;
-    let text = toml::to_string(&file).map_err(|e| StoreError::Failed(format!("store.toml cannot be written: {e}")))?;
-    replace_file(disk, &dir.join("store.toml"), text.as_bytes())?;
-    unlock.save(key_file, disk)
+    let (mut changed, mut others, mut wrong) = (Vec::new(), Vec::new(), None);
+    for dir in dirs {
+        let mut file = read_store_file(dir, disk)?;
+        match file.rewrap(passphrase, &unlock, dir) {
+            Ok(()) => changed.push((dir, file)),
+            Err(error @ StoreError::WrongKey { .. }) => {
+                others.push(dir.to_path_buf());
+                wrong = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if let (true, Some(error)) = (changed.is_empty(), wrong) {
+        return Err(error);
+    }
+    for (dir, mut file) in changed {
+        write_store_file(dir, &mut file, &Unlock::Key(&unlock), disk)?;
+    }
+    unlock.save(key_file, disk)?;
+    Ok(others)
 }
 
 fn open_keys(dir: &Path, unlock: &Unlock<'_>, disk: &dyn Disk) -> StoreResult<Keyring> {
@@ -301,10 +327,22 @@ pub(super) fn read_store_file(dir: &Path, disk: &dyn Disk) -> StoreResult<StoreF
     let damaged = || StoreError::damaged(&path, 0, "not a store file; restore it from a backup");
     let text = std::str::from_utf8(&octets).map_err(|_| damaged())?;
     let file: StoreFile = toml::from_str(text).map_err(|_| damaged())?;
-    if file.version != 1 {
+    if file.version != if file.root.is_some() { VERSION_OF_FAMILY } else { 1 } {
         return Err(StoreError::Version { path, version: file.version });
     }
     Ok(file)
+}
+
+/// Puts a changed `store.toml` in the place of the one before, with its check.
+pub(super) fn write_store_file(
+    dir: &Path,
+    file: &mut StoreFile,
+    unlock: &Unlock<'_>,
+    disk: &dyn Disk,
+) -> StoreResult<()> {
+    file.check = Some(file.checked_by(&Keyring::open(file, unlock, dir)?));
+    let text = toml::to_string(&file).map_err(|e| StoreError::Failed(format!("store.toml cannot be written: {e}")))?;
+    Ok(replace_file(disk, &dir.join("store.toml"), text.as_bytes())?)
 }
 
 /// Opens the catalog for a writer; one that cannot be opened is built anew.

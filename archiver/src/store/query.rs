@@ -99,7 +99,13 @@ impl Store {
     /// [`super::StoreError::NoSuchMessage`] and the others.
     pub fn envelopes(&self, id: &str) -> StoreResult<Vec<Value>> {
         let numbers = self.envelope_numbers(id)?;
-        numbers.into_iter().map(|number| Ok(envelope(&self.report(number)?, &self.filed(number)?))).collect()
+        numbers.into_iter().map(|number| Ok(self.envelope_at(number)?.1)).collect()
+    }
+
+    /// When a report was collected, and what `envelope` says of it.
+    pub(crate) fn envelope_at(&self, number: u64) -> StoreResult<(u64, Value)> {
+        let report = self.report(number)?;
+        Ok((report.collected_ms, envelope(&report, &self.filed(number)?)))
     }
 
     /// Numbers of the store.

@@ -65,7 +65,7 @@ impl Store {
         self.with_view(|view| view.get_clear(space, fields))
     }
 
-    fn with_view<T>(&self, read: impl FnOnce(&View<'_>) -> StoreResult<T>) -> StoreResult<T> {
+    pub(super) fn with_view<T>(&self, read: impl FnOnce(&View<'_>) -> StoreResult<T>) -> StoreResult<T> {
         let mut nothing = Batch::default();
         read(&View { catalog: &*self.catalog, batch: &mut nothing, keys: &self.keys })
     }

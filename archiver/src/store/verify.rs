@@ -52,6 +52,18 @@ pub struct Verified {
 }
 
 impl Verified {
+    /// Adds what was found in another store.
+    pub fn add(&mut self, other: Self) {
+        self.ok &= other.ok;
+        self.messages += other.messages;
+        self.reports += other.reports;
+        self.parts += other.parts;
+        self.packs += other.packs;
+        self.records += other.records;
+        self.problems.extend(other.problems);
+        self.notes.extend(other.notes);
+    }
+
     fn problem(&mut self, kind: &'static str, r#where: impl Into<String>, detail: impl ToString) {
         self.problems.push(Problem { kind, r#where: r#where.into(), detail: detail.to_string() });
     }

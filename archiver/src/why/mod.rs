@@ -4,10 +4,11 @@
 //! Only envelopes count for filing; where somebody asks for an address that stands in a header alone, that is said.
 
 use crate::{
+    archive::Archive,
     config::ArchiverConfig,
     filing::{CATCH_ALL, Owners, Part, Reason, Rule, Rules, normalise},
     store::{
-        Filed, Outcome, Store, StoreResult,
+        Filed, Outcome, StoreResult,
         entry::{FiledBy, InstanceRecord, Summary},
         rfc3339, rfc3339_ms,
     },
@@ -65,7 +66,7 @@ pub struct Place {
 /// # Errors
 /// [`crate::store::StoreError::NoSuchMessage`] and the others.
 pub fn explain(
-    store: &Store,
+    store: &Archive,
     owners: &Owners,
     config: &ArchiverConfig,
     id: &str,
