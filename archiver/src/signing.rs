@@ -128,6 +128,13 @@ impl ArchiverKey {
         PublicKey(self.0.verifying_key().to_bytes())
     }
 
+    /// Signs octets as they are, for a signature that lies beside them. What is signed must say on its first line what
+    /// it is.
+    #[must_use]
+    pub fn sign(&self, octets: &[u8]) -> [u8; 64] {
+        self.0.sign(octets).to_bytes()
+    }
+
     /// Signs a text: whole lines, no empty line at its end, no control characters but line ends.
     ///
     /// # Errors

@@ -4,7 +4,8 @@
 mod support;
 
 use postkeep_archiver::{
-    export::export_eml,
+    archive::Archive,
+    export::{Form, How, export},
     filing::Plan,
     journal::{Content, Context, examine},
     octets::Octets,
@@ -308,15 +309,19 @@ fn an_export_is_whole_and_never_into_a_full_folder() {
     add(&mut store, "u1", &report, &plan(&["ann", "../b"])).expect("adds");
     assert!(store.commit().expect("commits").failures.is_empty());
     let out = place.0.path().join("out");
-    let done = export_eml(&store, &store.owners().expect("reads"), &out, &LocalDisk).expect("exports");
+    let store = Archive::alone(store);
+    let how = How { form: Form::Eml, mailstore_headers: false };
+    let run = |owners: &[String]| export(&store, owners, how, &out, &LocalDisk, None, &mut |_, _| {});
+    let done = run(&store.owners().expect("reads")).expect("exports");
     assert_eq!((done.messages, done.problems.len()), (2, 0));
     let manifest = fs::read_to_string(out.join("manifest.sha256")).expect("is there");
-    for line in manifest.lines() {
+    assert_eq!(manifest.lines().next(), Some("# postkeep export 1"));
+    for line in manifest.lines().skip(1).filter(|line| !line.ends_with("messages.jsonl")) {
         let (sum, path) = line.split_once("  ").expect("two fields");
         let octets = fs::read(out.join(path)).expect("is there");
         assert_eq!((sum, octets.as_slice()), (Digest::of(&octets).to_string().as_str(), report.embedded()));
     }
-    assert!(export_eml(&store, &[], &out, &LocalDisk).is_err());
+    assert!(run(&[]).is_err());
 }
 
 proptest! {

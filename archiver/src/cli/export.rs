@@ -4,7 +4,12 @@ use super::{
     ExportArgs, ExportFormat,
     store::{open_reader, say, stdout_failed},
 };
-use crate::export::{MANIFEST, export_eml};
+use crate::{
+    config::ArchiverConfig,
+    export::{Form, How, MANIFEST, SIGNATURE, export},
+    signing::ArchiverKey,
+    store::StoreError,
+};
 use postkeep_shared::{
     disk::LocalDisk,
     run::{Exit, Failure},
@@ -17,27 +22,39 @@ use std::path::Path;
 /// # Errors
 /// A sentence and an exit code.
 pub fn run(config: Option<&Path>, args: &ExportArgs) -> Result<Exit, Failure> {
-    let store = open_reader(config)?;
+    let archive = open_reader(config)?;
     let owners = match &args.owner {
         Some(owner) => vec![owner.clone()],
-        None => store.owners()?,
+        None => archive.owners()?,
     };
-    let done = match args.format {
-        ExportFormat::Eml => export_eml(&store, &owners, &args.out, &LocalDisk),
+    let form = match args.format {
+        ExportFormat::Eml => Form::Eml,
+        ExportFormat::Mbox => Form::Mbox,
     };
+    let key = match args.sign {
+        true => Some(ArchiverKey::load_or_create(&ArchiverConfig::find(config)?.signing_key_file(), &LocalDisk)?),
+        false => None,
+    };
+    let sign = key.as_ref().map(|key| |octets: &[u8]| (key.sign(octets), key.public().octets()));
+    let sign = sign.as_ref().map(|sign| sign as &crate::export::Signer<'_>);
+    let how = How { form, mailstore_headers: args.mailstore_headers };
+    let done = export(&archive, &owners, how, &args.out, &LocalDisk, sign, &mut |_, _| {});
     let done = done.map_err(|error| match error {
-        crate::store::StoreError::Input(error) => Failure::usage(error),
+        StoreError::Input(error) => Failure::usage(error),
         other => other.into(),
     })?;
     let manifest = args.out.join(MANIFEST);
+    let signature = args.sign.then(|| args.out.join(SIGNATURE));
     let said = if args.json {
         let problems: Vec<_> =
             done.problems.iter().map(|(id, error)| json!({"id": id, "detail": error.to_string()})).collect();
         say(&json!({
             "messages": done.messages,
+            "before": done.before,
             "bytes": done.bytes,
             "out": args.out,
             "manifest": manifest,
+            "signature": signature,
             "problems": problems,
         }))
     } else {

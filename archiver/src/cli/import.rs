@@ -9,10 +9,10 @@ use super::{
     store::{printable, stdout_failed},
 };
 use crate::{
+    archive::Archive,
     filing::Owners,
     import::{Counts, Import, Target, Tree, mbox},
     octets::Staging,
-    store::{Store, Unlock, UnlockKey},
 };
 use postkeep_shared::{
     disk::{Disk, LocalDisk},
@@ -55,8 +55,7 @@ pub fn run(config: Option<&Path>, args: &ImportArgs) -> Result<Exit, Failure> {
     for path in &args.paths {
         tree.add(path).map_err(|error| Failure::cannot(format!("cannot read {}: {error}", path.display())))?;
     }
-    let key = UnlockKey::load(&config.unlock_key_file(), &*disk)?;
-    let mut store = Store::open(&config.store_dir(), &Unlock::Key(&key), Arc::clone(&disk))?;
+    let mut store = Archive::open(&config, &disk)?;
     let staging = Staging::open(&config.staging_dir(), Arc::clone(&disk))?;
     let dialect = args.mbox.map(|dialect| match dialect {
         MboxArg::Mboxo => mbox::Dialect::Mboxo,
@@ -67,7 +66,7 @@ pub fn run(config: Option<&Path>, args: &ImportArgs) -> Result<Exit, Failure> {
     let mut import = Import::new(&mut store, &staging, &config, &owners, target, args.mailstore, dialect)?;
     let mut told = Instant::now();
     for (number, file) in tree.files.iter().enumerate() {
-        import.file(file)?;
+        import.file(file, &tree.exports)?;
         if told.elapsed() >= PROGRESS {
             told = Instant::now();
             let read = import.counts.read;

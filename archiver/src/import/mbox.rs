@@ -14,7 +14,7 @@
 //! A `Content-Length` is believed only where a separator or the end of the file follows. Nothing in a file tells mboxo
 //! from mboxrd: they differ only in lines with two or more `>`. Pure, but for reading; memory is bounded.
 
-use crate::octets::Octets;
+use crate::{export::NO_EOL, octets::Octets};
 use memchr::memchr;
 use std::{io, ops::Range};
 
@@ -50,6 +50,11 @@ pub struct Found {
     pub content: Range<u64>,
     /// Where `Content-Length` says that it ends.
     counted: bool,
+}
+
+/// A separator of our own export says that its message got a line end that is not its own.
+fn is_open(separator: &[u8]) -> bool {
+    separator.trim_ascii_end().ends_with(format!(" {NO_EOL}").as_bytes())
 }
 
 /// Whether a file that begins like this is an mbox.
@@ -115,7 +120,10 @@ impl<'a> Reader<'a> {
         }
         let end = self.separator_behind(start)?;
         self.at = end.unwrap_or(len);
-        let end = self.without_empty_line(start, end.unwrap_or(len))?;
+        let mut end = self.without_empty_line(start, end.unwrap_or(len))?;
+        if start == first.end && is_open(&first.head) && end > start {
+            end -= 1;
+        }
         Ok(Some(Found { content: start..end, counted: false }))
     }
 
@@ -211,10 +219,7 @@ pub fn unquoted(
     let mut copied = found.content.start;
     let mut lines = Lines::new(octets, found.content.clone());
     while let Some(line) = lines.next_line()? {
-        let quotes = line.head.iter().take_while(|b| **b == b'>').count();
-        let is_quoted = line.head.get(quotes..).is_some_and(is_mbox) && (quotes == 1 || any && quotes > 1);
-        // A line of nothing but `>` for longer than is looked at is no quoted separator.
-        if is_quoted {
+        if line.letters == FROM.len() && (line.quotes == 1 || any && line.quotes > 1) {
             octets.for_each_block(copied..line.start, out)?;
             copied = line.start + 1;
         }
@@ -248,9 +253,30 @@ struct Line {
     /// Behind its line end.
     end: u64,
     head: Vec<u8>,
+    /// How many `>` it begins with.
+    quotes: u64,
+    /// How much of `From ` stands behind them.
+    letters: usize,
+    /// Whether neither can grow any more.
+    begun: bool,
 }
 
+const FROM: &[u8] = b"From ";
+
 impl Line {
+    /// Looks at its next octets for the quoting.
+    fn look(&mut self, piece: &[u8]) {
+        for octet in piece {
+            match (self.begun, *octet) {
+                (true, _) => return,
+                (false, b'>') if self.letters == 0 => self.quotes += 1,
+                (false, octet) if FROM.get(self.letters) == Some(&octet) => self.letters += 1,
+                (false, _) => self.begun = true,
+            }
+            self.begun |= self.letters == FROM.len();
+        }
+    }
+
     fn is_empty(&self) -> bool {
         matches!(self.head.as_slice(), b"\n" | b"\r\n")
     }
@@ -286,7 +312,15 @@ impl<'a> Lines<'a> {
             let line_feed = memchr(b'\n', rest);
             let piece = rest.get(..line_feed.map_or(rest.len(), |at| at + 1)).unwrap_or_default();
             self.at += piece.len();
-            let open = line.get_or_insert_with(|| Line { start: position, end: position, head: Vec::new() });
+            let open = line.get_or_insert_with(|| Line {
+                start: position,
+                end: position,
+                head: Vec::new(),
+                quotes: 0,
+                letters: 0,
+                begun: false,
+            });
+            open.look(piece);
             let room = (HEAD - open.head.len()).min(piece.len());
             open.head.extend_from_slice(piece.get(..room).unwrap_or_default());
             open.end += piece.len() as u64;

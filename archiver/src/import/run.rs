@@ -5,13 +5,15 @@
 
 use super::{File, Form, mailstore, mbox};
 use crate::{
+    archive::Archive,
     collect::{check_owner, examine::context},
     config::{ArchiverConfig, Source},
+    export::{Facts, Told},
     filing::{CATCH_ALL, Instance, Owners, Plan, Rules, assign},
     journal::{self, Context, Handling, Profile},
-    octets::{FileOctets, Octets, Staging},
+    octets::{FileOctets, Octets, Slice, Staging},
     review::{IMPORT_SOURCE, import_mailbox},
-    store::{NewReport, Outcome, Pending, Store, StoreError},
+    store::{NewReport, Outcome, Pending, StoreError},
 };
 use postkeep_shared::{
     mail::{Digest, Hasher},
@@ -110,7 +112,7 @@ impl Counts {
 
 /// An import at work.
 pub struct Import<'a> {
-    store: &'a mut Store,
+    store: &'a mut Archive,
     staging: &'a Staging,
     owners: &'a Owners,
     name: &'a str,
@@ -134,7 +136,7 @@ impl<'a> Import<'a> {
     /// # Errors
     /// Exit 2 where there is no such owner.
     pub fn new(
-        store: &'a mut Store,
+        store: &'a mut Archive,
         staging: &'a Staging,
         config: &ArchiverConfig,
         owners: &'a Owners,
@@ -184,7 +186,7 @@ impl<'a> Import<'a> {
     ///
     /// # Errors
     /// The store's: nothing goes on.
-    pub fn file(&mut self, file: &File) -> Result<(), Failure> {
+    pub fn file(&mut self, file: &File, exports: &[Facts]) -> Result<(), Failure> {
         let octets = match FileOctets::open(&file.path) {
             Ok(octets) => octets,
             Err(error) => {
@@ -194,8 +196,11 @@ impl<'a> Import<'a> {
             }
         };
         match file.form {
-            Form::Message => self.message(file, &octets),
-            Form::Mbox => self.mbox(file, &octets),
+            Form::Message => {
+                let told = told(file, exports, None);
+                self.message(file, &octets, told)
+            }
+            Form::Mbox => self.mbox(file, &octets, exports),
         }
     }
 
@@ -226,8 +231,18 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
-    fn mbox(&mut self, file: &File, octets: &FileOctets) -> Result<(), Failure> {
-        let dialect = match self.dialect.map_or_else(|| mbox::detect(octets), Ok) {
+    fn mbox(&mut self, file: &File, octets: &FileOctets, exports: &[Facts]) -> Result<(), Failure> {
+        let known = if file.of_export.is_some() { Some(mbox::Dialect::Mboxrd) } else { self.dialect };
+        if let Some(wanted) = &file.sha256
+            && digest(octets).is_ok_and(|found| found.to_string() != *wanted)
+        {
+            self.counts.problem(format!(
+                "{} is not what the export's manifest says; it is imported all the same",
+                file.path.display()
+            ));
+        }
+        let mut number = 0;
+        let dialect = match known.map_or_else(|| mbox::detect(octets), Ok) {
             Ok(dialect) => dialect,
             Err(error) => {
                 self.counts.read += 1;
@@ -249,18 +264,19 @@ impl<'a> Import<'a> {
             let mut stager = self.staging.begin();
             let staged = mbox::unquoted(octets, &found, dialect, &mut |block| stager.write(block));
             match staged.and_then(|()| stager.finish()) {
-                Ok(staged) => self.message(file, &staged)?,
+                Ok(staged) => self.message(file, &staged, told(file, exports, Some(number)))?,
                 Err(error) => {
                     self.counts.read += 1;
                     self.fail(file, &error);
                 }
             }
+            number += 1;
         }
     }
 
-    fn message(&mut self, file: &File, raw: &dyn Octets) -> Result<(), Failure> {
+    fn message(&mut self, file: &File, raw: &dyn Octets, told: Option<&Told>) -> Result<(), Failure> {
         self.counts.read += 1;
-        match self.take(file, raw) {
+        match self.take(file, raw, told) {
             Ok(()) => Ok(()),
             Err(StoreError::Input(error)) => {
                 self.fail(file, &error);
@@ -275,15 +291,22 @@ impl<'a> Import<'a> {
         self.counts.problem(format!("{} could not be read: {error}; was it changed meanwhile?", file.path.display()));
     }
 
-    fn take(&mut self, file: &File, raw: &dyn Octets) -> Result<(), StoreError> {
-        let sha256 = digest(raw)?;
+    fn take(&mut self, file: &File, raw: &dyn Octets, told: Option<&Told>) -> Result<(), StoreError> {
+        let header = told.map_or(0, |told| told.header);
+        let message = Slice::new(raw, header..raw.len());
+        let sha256 = digest(&message)?;
         self.counts.bytes_in += raw.len();
-        if file.sha256.as_ref().is_some_and(|wanted| *wanted != sha256.to_string()) {
+        let is_whole_file = matches!(file.form, Form::Message);
+        if is_whole_file
+            && let Some(wanted) = &file.sha256
+            && *wanted != (if header == 0 { sha256 } else { digest(raw)? }).to_string()
+        {
             self.counts.problem(format!(
                 "{} is not what the export's manifest says; it is imported all the same",
                 file.path.display()
             ));
         }
+        let raw: &dyn Octets = &message;
         let place = self.place(file, raw)?;
         let name = name(sha256, place.as_ref());
         if !self.seen.insert(short(&name)) {
@@ -295,7 +318,12 @@ impl<'a> Import<'a> {
             self.counts.before += 1;
             return Ok(());
         }
-        let verdict = journal::examine(raw, &self.context)?;
+        let mut verdict = journal::examine(raw, &self.context)?;
+        if let Some(told) = told.filter(|told| told.sender.is_some() || !told.recipients.is_empty()) {
+            verdict.sender.clone_from(&told.sender);
+            verdict.on_behalf_of.clone_from(&told.on_behalf_of);
+            verdict.recipients.clone_from(&told.recipients);
+        }
         let mut plan = assign(&verdict, self.owner, self.owners, &self.rules);
         if let (Some(place), true) = (place, verdict.handling != Handling::Quarantine) {
             plan = at(place);
@@ -345,6 +373,12 @@ impl<'a> Import<'a> {
         let owner = self.owner.filter(|_| self.name == IMPORT_SOURCE && !file.folder.is_empty());
         Ok(owner.map(|owner| Instance::new(owner, file.folder.clone())))
     }
+}
+
+/// What the export that a file is of says of one of its messages.
+fn told<'e>(file: &File, exports: &'e [Facts], number: Option<usize>) -> Option<&'e Told> {
+    let (export, name) = file.of_export.as_ref()?;
+    exports.get(*export)?.of(name, number)
 }
 
 fn at(place: Instance) -> Plan {

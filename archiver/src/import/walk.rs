@@ -6,7 +6,8 @@
 //! followed: they would show a message twice, or something else than was meant.
 
 use super::{maildir, mbox};
-use crate::export::MANIFEST;
+use crate::export::{Facts, MANIFEST, MESSAGES, unsafe_name};
+use postkeep_shared::mail::Hasher;
 use std::{
     collections::HashMap,
     fs::{self, DirEntry},
@@ -39,6 +40,8 @@ pub struct File {
     pub archive: Option<String>,
     /// Its SHA-256, where an export's manifest says it.
     pub sha256: Option<String>,
+    /// The export it is a file of, by its place in [`Tree::exports`], and its name there.
+    pub of_export: Option<(usize, String)>,
 }
 
 /// Everything below the paths that were named.
@@ -48,6 +51,8 @@ pub struct Tree {
     pub files: Vec<File>,
     /// What was not taken, and why.
     pub skipped: Vec<(PathBuf, String)>,
+    /// What our own exports say of their messages.
+    pub exports: Vec<Facts>,
 }
 
 impl Tree {
@@ -73,7 +78,7 @@ impl Tree {
 
     fn push(&mut self, path: &Path, form: Form, folder: &str) {
         let (path, folder) = (path.to_owned(), folder.to_owned());
-        self.files.push(File { path, form, folder, archive: None, sha256: None });
+        self.files.push(File { path, form, folder, archive: None, sha256: None, of_export: None });
     }
 
     fn skip(&mut self, path: &Path, why: &str) {
@@ -139,28 +144,32 @@ impl Tree {
         Ok(())
     }
 
-    /// Our own export: `<archive>/<folder>/<file>`, as the manifest lists them.
+    /// Our own export: `<archive>/<folder>/<file>.eml` or `<archive>/<folder>.<n>.mbox`, as the manifest lists them.
     fn export(&mut self, root: &Path, manifest: &str) -> io::Result<()> {
         let mut listed: HashMap<&str, &str> =
             manifest.lines().filter_map(|l| l.split_once("  ")).map(|(s, p)| (p, s)).collect();
+        if listed.remove(MESSAGES).is_some_and(|sum| digest(&root.join(MESSAGES)).is_ok_and(|found| found != sum)) {
+            self.skip(
+                &root.join(MESSAGES),
+                "it is not what the export's manifest says; what it tells is taken all the same",
+            );
+        }
+        self.exports.push(Facts::read(root)?);
+        let number = self.exports.len() - 1;
         let mut files = Vec::new();
         for archive in sorted(root)?.iter().filter(|entry| entry.path().is_dir()) {
-            for folder in sorted(&archive.path())?.iter().filter(|entry| entry.path().is_dir()) {
-                let names = (text(archive), text(folder));
-                for entry in sorted(&folder.path())? {
-                    let relative = format!("{}/{}/{}", names.0, names.1, text(&entry));
-                    let sha256 = listed.remove(relative.as_str()).map(str::to_owned);
-                    if sha256.is_none() {
-                        self.skip(&entry.path(), "the export's manifest does not list it");
-                        continue;
-                    }
-                    files.push(File {
-                        path: entry.path(),
-                        form: Form::Message,
-                        folder: unsafe_name(&names.1),
-                        archive: Some(unsafe_name(&names.0)),
-                        sha256,
-                    });
+            for entry in sorted(&archive.path())? {
+                let place = (text(archive), text(&entry));
+                if !entry.path().is_dir() {
+                    let name = place.1.strip_suffix(".mbox").and_then(|name| name.rsplit_once('.'));
+                    let folder = name.map_or_else(String::new, |(folder, _)| folder.to_owned());
+                    let relative = format!("{}/{}", place.0, place.1);
+                    files.extend(self.exported(&entry.path(), &relative, (&place.0, &folder), &mut listed, number));
+                    continue;
+                }
+                for file in sorted(&entry.path())? {
+                    let relative = format!("{}/{}/{}", place.0, place.1, text(&file));
+                    files.extend(self.exported(&file.path(), &relative, (&place.0, &place.1), &mut listed, number));
                 }
             }
         }
@@ -171,6 +180,29 @@ impl Tree {
             .iter()
             .for_each(|path| self.skip(&root.join(path), "the export's manifest lists it, but it is not there"));
         Ok(())
+    }
+
+    fn exported(
+        &mut self,
+        path: &Path,
+        relative: &str,
+        (archive, folder): (&str, &str),
+        listed: &mut HashMap<&str, &str>,
+        export: usize,
+    ) -> Option<File> {
+        let Some(sha256) = listed.remove(relative) else {
+            self.skip(path, "the export's manifest does not list it");
+            return None;
+        };
+        let form = if relative.ends_with(".mbox") { Form::Mbox } else { Form::Message };
+        Some(File {
+            path: path.to_owned(),
+            form,
+            folder: unsafe_name(folder),
+            archive: Some(unsafe_name(archive)),
+            sha256: Some(sha256.to_owned()),
+            of_export: Some((export, relative.to_owned())),
+        })
     }
 }
 
@@ -201,25 +233,16 @@ fn begins_with_field(head: &[u8]) -> bool {
     colon > 0 && line.iter().take(colon).all(u8::is_ascii_graphic)
 }
 
-/// Undoes the `%XX` of an export's file names.
-fn unsafe_name(name: &str) -> String {
-    let (mut out, mut rest) = (Vec::new(), name.as_bytes());
-    while let Some((first, after)) = rest.split_first() {
-        let coded = after.get(..2).and_then(|hex| data_encoding::HEXUPPER.decode(hex).ok());
-        match (first, coded) {
-            (b'%', Some(octet)) => {
-                out.extend(octet);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            // An empty name is written as a lone `%`.
-            (b'%', None) if name == "%" => rest = after,
-            _ => {
-                out.push(*first);
-                rest = after;
-            }
+fn digest(path: &Path) -> io::Result<String> {
+    let (mut file, mut hasher) = (fs::File::open(path)?, Hasher::default());
+    let mut block = vec![0; 64 * 1024];
+    loop {
+        let count = file.read(&mut block)?;
+        if count == 0 {
+            return Ok(hasher.finish().to_string());
         }
+        hasher.update(block.get(..count).unwrap_or_default());
     }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]

@@ -1,0 +1,320 @@
+//! A copy of everything the archive cannot do without, made while it is at work (docs/backup.md).
+//!
+//! Packs and records only grow, and a record names only what lies in packs already. So the lengths of the record files
+//! are taken first, then the records are copied up to them, then the packs as they are by then: whatever a copied record
+//! names is in the copied packs. Each file is written under another name, synced, read back, compared, and then named;
+//! one that is there with the same length is not copied again. The manifest is written last.
+//!
+//! Not copied: secrets in clear (the unlock key, the signing key, passwords) and what can be made again (catalogs, state).
+
+mod drill;
+
+pub use drill::{Drilled, bound, drill};
+
+use crate::{config::ArchiverConfig, signing::ArchiverKey};
+use postkeep_shared::{
+    disk::{Disk, DiskError, create_dirs, replace_file},
+    mail::{Digest, Hasher},
+    run::Failure,
+};
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{Read as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+/// Name of the manifest: `sha256sum -c` checks a backup with it.
+pub const MANIFEST: &str = "manifest.sha256";
+/// Name of what a backup says of itself.
+pub const ABOUT: &str = "backup.json";
+
+/// What a backup did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct BackedUp {
+    /// Files that the backup has.
+    pub files: u64,
+    /// Their octets.
+    pub bytes: u64,
+    /// Of those, files copied by this run.
+    pub copied: u64,
+    /// Their octets.
+    pub bytes_copied: u64,
+    /// Files in the backup that the archive has no more; `--prune` removes them.
+    pub obsolete: u64,
+    /// Of those, removed.
+    pub removed: u64,
+    /// Stores, by name.
+    pub stores: Vec<String>,
+}
+
+/// One run of a backup.
+struct Run<'a> {
+    to: &'a Path,
+    disk: &'a dyn Disk,
+    /// What the manifest of the run before says.
+    before: BTreeMap<String, String>,
+    now: BTreeMap<String, String>,
+    done: BackedUp,
+}
+
+/// Copies the archive to `to`; `now_ms` is the time that it says. With `prune` what the archive has no more is removed
+/// from the copy, after the new manifest is there. `progress` hears the octets that are done.
+///
+/// # Errors
+/// A sentence and an exit code. What was copied before stays, and the next run goes on.
+pub fn backup(
+    config: &ArchiverConfig,
+    to: &Path,
+    prune: bool,
+    disk: &dyn Disk,
+    now_ms: u64,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<BackedUp, Failure> {
+    create_dirs(disk, to)?;
+    check_apart(config, to)?;
+    let _lock = disk.lock(&to.join(".lock")).map_err(|error| match error.source.kind() {
+        std::io::ErrorKind::WouldBlock => Failure::cannot(format!("another backup to {} is at work", to.display())),
+        _ => error.into(),
+    })?;
+    let before = read_manifest(to, disk)?;
+    let mut run = Run { to, disk, before, now: BTreeMap::new(), done: BackedUp::default() };
+    run.config(config)?;
+    run.stores(&config.stores_dir(), progress)?;
+    run.finish(config, prune, now_ms)?;
+    Ok(run.done)
+}
+
+/// A backup inside the data folder would be part of what it copies, and goes where the archive goes.
+fn check_apart(config: &ArchiverConfig, to: &Path) -> Result<(), Failure> {
+    let real = |path: &Path| std::fs::canonicalize(path);
+    match (real(to), real(&config.data_dir)) {
+        (Ok(to), Ok(data)) if to.starts_with(&data) || data.starts_with(&to) => Err(Failure::usage(format!(
+            "{} and the data folder {} lie in each other; name another place, best on another machine",
+            to.display(),
+            data.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn read_manifest(to: &Path, disk: &dyn Disk) -> Result<BTreeMap<String, String>, Failure> {
+    let octets = match disk.read(&to.join(MANIFEST), 1 << 30) {
+        Err(error) if error.is_missing() => return Ok(BTreeMap::new()),
+        other => other?,
+    };
+    let text = String::from_utf8_lossy(&octets);
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split_once("  "))
+        .map(|(sum, path)| (path.to_owned(), sum.to_owned()))
+        .collect())
+}
+
+impl Run<'_> {
+    /// What people wrote, and the key that verifies what the archiver signed.
+    fn config(&mut self, config: &ArchiverConfig) -> Result<(), Failure> {
+        for file in [&config.file, &config.owners_file] {
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            match self.disk.entry(file) {
+                Err(error) if error.is_missing() => continue,
+                Err(error) => return Err(error.into()),
+                Ok(entry) => self.copy(file, &format!("config/{name}"), entry.len, true)?,
+            }
+        }
+        if let Ok(key) = ArchiverKey::load(&config.signing_key_file(), self.disk) {
+            self.put("config/archiver.pub", format!("{}\n", key.public()).as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn stores(&mut self, stores: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<(), Failure> {
+        let mut found = Vec::new();
+        for entry in self.disk.list(stores)?.into_iter().filter(|entry| entry.is_dir) {
+            let dir = stores.join(&entry.name);
+            match self.disk.entry(&dir.join("store.toml")) {
+                Ok(file) => found.push((entry.name, dir, file.len)),
+                // What an interrupted `store create` left.
+                Err(error) if error.is_missing() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for (name, dir, len) in &found {
+            self.copy(&dir.join("store.toml"), &format!("stores/{name}/store.toml"), *len, true)?;
+            // An empty store has folders, too.
+            for folder in ["packs", "records"] {
+                create_dirs(self.disk, &self.to.join("stores").join(name).join(folder))?;
+            }
+        }
+        match self.disk.entry(&stores.join("current")) {
+            Ok(entry) => self.copy(&stores.join("current"), "stores/current", entry.len, true)?,
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(error.into()),
+        }
+        // Records of every store before the packs of any: what is moved between stores meanwhile is in both.
+        for (name, dir, _) in &found {
+            self.folder(&dir.join("records"), &format!("stores/{name}/records"), ".rec", progress)?;
+        }
+        for (name, dir, _) in &found {
+            for folder in self.disk.list(&dir.join("packs"))?.into_iter().filter(|entry| entry.is_dir) {
+                let (from, to) = (dir.join("packs").join(&folder.name), format!("stores/{name}/packs/{}", folder.name));
+                self.folder(&from, &to, ".pack", progress)?;
+            }
+        }
+        self.done.stores = found.into_iter().map(|(name, ..)| name).collect();
+        Ok(())
+    }
+
+    fn folder(
+        &mut self,
+        from: &Path,
+        to: &str,
+        suffix: &str,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), Failure> {
+        for entry in self.disk.list(from)? {
+            if !entry.is_file || !entry.name.ends_with(suffix) {
+                continue;
+            }
+            match self.copy(&from.join(&entry.name), &format!("{to}/{}", entry.name), entry.len, false) {
+                // Compacted away meanwhile: what it held lies in packs that are listed after it, or is copied next time.
+                Err(error) if self.disk.entry(&from.join(&entry.name)).is_err() => {
+                    tracing::warn!("{} went away while it was copied: {error}", from.join(&entry.name).display());
+                    self.now.remove(&format!("{to}/{}", entry.name));
+                }
+                other => other?,
+            }
+            progress(self.done.bytes, 0);
+        }
+        Ok(())
+    }
+
+    /// Copies the first `len` octets of a file, unless the copy has just as many. What may change in place is always
+    /// copied.
+    fn copy(&mut self, from: &Path, relative: &str, len: u64, changes: bool) -> Result<(), Failure> {
+        let to = self.to.join(relative);
+        let there = self.disk.entry(&to).is_ok_and(|entry| entry.is_file && entry.len == len);
+        if let (true, false, Some(sum)) = (there, changes, self.before.get(relative)) {
+            self.now.insert(relative.to_owned(), sum.clone());
+            self.done.files += 1;
+            self.done.bytes += len;
+            return Ok(());
+        }
+        if let Some(folder) = to.parent() {
+            create_dirs(self.disk, folder)?;
+        }
+        let part = part_of(&to);
+        self.remove_stale(&part)?;
+        let sum = copy_octets(from, &part, len, self.disk)?;
+        let back = sum_of(&part, self.disk)?;
+        if back != sum {
+            return Err(Failure::cannot(format!(
+                "{} read back from the disk differs from what was written; the disk is not to be trusted",
+                part.display()
+            )));
+        }
+        self.name(&part, &to)?;
+        self.now.insert(relative.to_owned(), sum.to_string());
+        self.done.files += 1;
+        self.done.copied += 1;
+        self.done.bytes += len;
+        self.done.bytes_copied += len;
+        Ok(())
+    }
+
+    fn put(&mut self, relative: &str, octets: &[u8]) -> Result<(), Failure> {
+        let to = self.to.join(relative);
+        if let Some(folder) = to.parent() {
+            create_dirs(self.disk, folder)?;
+        }
+        replace_file(self.disk, &to, octets)?;
+        self.now.insert(relative.to_owned(), Digest::of(octets).to_string());
+        self.done.files += 1;
+        self.done.bytes += octets.len() as u64;
+        Ok(())
+    }
+
+    fn remove_stale(&self, part: &Path) -> Result<(), Failure> {
+        match self.disk.remove_file(part) {
+            Err(error) if !error.is_missing() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn name(&self, part: &Path, to: &Path) -> Result<(), Failure> {
+        let folder = self.disk.open_dir(to.parent().unwrap_or(self.to))?;
+        self.disk.rename_over(part, to)?;
+        Ok(folder.sync()?)
+    }
+
+    /// Manifest and what the backup says of itself; then what is not in it any more.
+    fn finish(&mut self, config: &ArchiverConfig, prune: bool, now_ms: u64) -> Result<(), Failure> {
+        let about = serde_json::json!({
+            "postkeep_backup": 1, "finished_ms": now_ms, "data_dir": config.data_dir, "stores": self.done.stores,
+            "files": self.now.len(), "bytes": self.done.bytes,
+            "opens_with": "the recovery passphrase, or the unlock key of the archiver (not in this backup)",
+        });
+        self.put(ABOUT, format!("{about:#}\n").as_bytes())?;
+        let kept: BTreeSet<&String> = self.now.keys().collect();
+        let obsolete: Vec<PathBuf> =
+            self.before.keys().filter(|path| !kept.contains(path)).map(|path| self.to.join(path)).collect();
+        let obsolete: Vec<PathBuf> = obsolete.into_iter().filter(|path| self.disk.entry(path).is_ok()).collect();
+        self.done.obsolete = obsolete.len() as u64;
+        let mut lines: Vec<String> = self.now.iter().map(|(path, sum)| format!("{sum}  {path}\n")).collect();
+        if !prune {
+            // They stay listed, so that a later run can still remove them.
+            let stays = |path: &&String| !self.now.contains_key(*path) && self.disk.entry(&self.to.join(path)).is_ok();
+            lines.extend(
+                self.before.iter().filter(|(path, _)| stays(path)).map(|(path, sum)| format!("{sum}  {path}\n")),
+            );
+        }
+        replace_file(self.disk, &self.to.join(MANIFEST), lines.concat().as_bytes())?;
+        if prune {
+            for path in obsolete {
+                self.disk.remove_file(&path)?;
+                self.done.removed += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn part_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".part");
+    PathBuf::from(name)
+}
+
+/// Copies the first `len` octets and syncs them.
+fn copy_octets(from: &Path, to: &Path, len: u64, disk: &dyn Disk) -> Result<Digest, Failure> {
+    let (mut source, mut target) = (disk.open(from)?, disk.create(to)?);
+    let (mut hasher, mut left, mut block) = (Hasher::default(), len, vec![0; 256 * 1024]);
+    while left > 0 {
+        let room = usize::try_from(left).unwrap_or(usize::MAX).min(block.len());
+        let room = block.get_mut(..room).unwrap_or_default();
+        let count = source.read(room).map_err(|e| DiskError::new("read", from, e))?;
+        if count == 0 {
+            return Err(Failure::cannot(format!("{} became shorter while it was copied", from.display())));
+        }
+        let octets = room.get(..count).unwrap_or_default();
+        hasher.update(octets);
+        target.write_all(octets).map_err(|e| DiskError::new("write", to, e))?;
+        left -= count as u64;
+    }
+    target.sync()?;
+    Ok(hasher.finish())
+}
+
+/// What the disk has, past the page cache.
+fn sum_of(path: &Path, disk: &dyn Disk) -> Result<Digest, Failure> {
+    let mut file = disk.open(path)?;
+    file.drop_cache()?;
+    let (mut hasher, mut block) = (Hasher::default(), vec![0; 256 * 1024]);
+    loop {
+        let count = file.read(&mut block).map_err(|e| DiskError::new("read", path, e))?;
+        if count == 0 {
+            return Ok(hasher.finish());
+        }
+        hasher.update(block.get(..count).unwrap_or_default());
+    }
+}
