@@ -7,6 +7,7 @@
 use super::SpoolError;
 use crate::ledger::Head;
 use postkeep_shared::{
+    disk::Disk,
     mail::{Digest, MailboxId, Uidl},
     receipt::{Entry, Event},
 };
@@ -30,7 +31,7 @@ pub(super) struct Changes(sled::Batch);
 
 impl Index {
     /// Opens the index; one that cannot be read is put aside for a new, empty one.
-    pub(super) fn open(path: &Path) -> Result<Self, SpoolError> {
+    pub(super) fn open(path: &Path, disk: &dyn Disk) -> Result<Self, SpoolError> {
         let open = || sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(Some(1000)).open();
         let error = |e: sled::Error| SpoolError::Index { path: path.to_owned(), detail: e.to_string() };
         let db = match open() {
@@ -38,7 +39,7 @@ impl Index {
             Err(sled::Error::Io(e)) => return Err(error(sled::Error::Io(e))),
             Err(e) => {
                 tracing::warn!("the index {} is rebuilt: {e}", path.display());
-                std::fs::remove_dir_all(path).map_err(|e| error(e.into()))?;
+                disk.remove_tree(path)?;
                 open().map_err(error)?
             }
         };

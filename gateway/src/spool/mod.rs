@@ -125,7 +125,7 @@ impl Spool {
         let failstop = FailStop::new();
         let (state, found, threads) = match verdict {
             Verdict::Sound => {
-                let index = Index::open(&layout.index())?;
+                let index = Index::open(&layout.index(), disk.as_ref())?;
                 reserve::keep(disk.as_ref(), &layout);
                 let (found, missing) = recover(&layout, disk.as_ref(), &index, &mailboxes)?;
                 let committer = Committer {
