@@ -4,6 +4,7 @@
 
 mod reading;
 
+pub use postkeep_shared::tls::Verify;
 pub use reading::Reading;
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
 };
 use postkeep_shared::{
     config::{Config, ConfigError, Section, find_file},
-    mail::{Digest, MailboxId},
+    mail::MailboxId,
     run::{Failure, LogFormat, init_logs},
 };
 use std::{
@@ -148,17 +149,6 @@ impl std::fmt::Display for Host {
             write!(f, "{}:{}", self.name, self.port)
         }
     }
-}
-
-/// How a server's certificate is checked. There is no way to accept any certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verify {
-    /// SHA-256 of the public key (SPKI DER) is one of these.
-    Pin(Vec<Digest>),
-    /// Signed by an authority the operating system trusts, for this name.
-    System,
-    /// Signed by an authority of this PEM file, for this name.
-    Ca(PathBuf),
 }
 
 /// When a stored report is deleted at its source.
@@ -386,7 +376,7 @@ fn source(config: &Config, table: &Section, dns: &[SocketAddr]) -> Source {
         nodes: nodes(table),
         mailbox,
         password_file: config.resolve(&table.required("password_file").unwrap_or_default()),
-        tls: verify(config, &table.section("tls")),
+        tls: Verify::take(config, &table.section("tls")),
         interval,
         delete: delete(table),
         unknown,
@@ -462,41 +452,6 @@ pub fn host(text: &str) -> Option<Host> {
     }
     let port = port.map_or(Some(995), |port| port.parse().ok()).filter(|port| *port > 0)?;
     Some(Host { name: name.to_owned(), port, addresses: Vec::new() })
-}
-
-fn verify(config: &Config, section: &Section) -> Verify {
-    let mode = section.choice("verify", &["pin", "system", "ca"]);
-    let pins = section.list("pin_sha256");
-    let ca_file = section.text("ca_file");
-    match (mode.as_deref(), pins, ca_file) {
-        (Some("pin"), Some(pins), None) if !pins.is_empty() => {
-            let parsed = pins.iter().filter_map(|pin| {
-                let digest = Digest::from_hex(&pin.replace(':', ""));
-                if digest.is_none() {
-                    section.mistake("pin_sha256", "a pin is 64 hex digits: the SHA-256 of the server's public key");
-                }
-                digest
-            });
-            Verify::Pin(parsed.collect())
-        }
-        (Some("pin"), None | Some(_), None) => {
-            if section.list("pin_sha256").is_none_or(|pins| pins.is_empty()) {
-                section.mistake("pin_sha256", "missing; add the hex SHA-256 of the server's public key");
-            }
-            Verify::Pin(Vec::new())
-        }
-        (Some("ca"), None, Some(file)) => Verify::Ca(config.resolve(&file)),
-        (Some("ca"), None, None) => {
-            section.mistake("ca_file", "missing; name the PEM file with the authority's certificate");
-            Verify::System
-        }
-        (Some("system") | None, None, None) => Verify::System,
-        (mode, _, _) => {
-            let mode = mode.unwrap_or("system");
-            section.mistake("verify", format!("`{mode}` does not go with the other settings here: `pin_sha256` needs \"pin\", `ca_file` needs \"ca\""));
-            Verify::System
-        }
-    }
 }
 
 fn delete(table: &Section) -> DeleteRule {

@@ -4,6 +4,7 @@
 //! A setting that this version does not act on is refused, never ignored.
 
 use crate::{
+    alarms::GatewayAlarms,
     sources::{DnsConfig, SourcesConfig},
     sync::SyncConfig,
     tls::acme::AcmeSettings,
@@ -49,6 +50,8 @@ pub struct GatewayConfig {
     pub dns: DnsConfig,
     /// `[sync]`.
     pub sync: SyncConfig,
+    /// `[alarms]` and `[mail]`.
+    pub alarms: GatewayAlarms,
     /// `[log]`.
     pub log: LogConfig,
 }
@@ -181,6 +184,7 @@ impl GatewayConfig {
         let dns = DnsConfig::take(&root.section("dns"));
         let sync = root.section("sync");
         let sync = SyncConfig::take(&sync, &config, addresses(&sync, "listen", &[], &mut taken));
+        let alarms = GatewayAlarms::take(&config, root, hostname.as_deref().unwrap_or_default());
         let log = LogConfig::take(&root.section("log"));
         if root.has("metrics") {
             root.section("metrics");
@@ -191,7 +195,7 @@ impl GatewayConfig {
         let hostname = hostname.unwrap_or_default();
         let domains = domains.unwrap_or_else(|| vec![hostname.clone()]);
         config.finish()?;
-        Ok(Self { file, hostname, domains, data_dir, smtp, pop3, tls, sources, dns, sync, log })
+        Ok(Self { file, hostname, domains, data_dir, smtp, pop3, tls, sources, dns, sync, alarms, log })
     }
 }
 

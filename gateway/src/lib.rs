@@ -4,6 +4,7 @@
 //! The way goes down only: `cli → server → session → machine / format`. Machines never see a socket, a clock or a
 //! file; sessions know no protocol rules.
 
+pub mod alarms;
 pub mod bundle;
 pub mod cli;
 pub mod config;

@@ -15,6 +15,7 @@ pub use listen::{Kind, can_bind};
 pub use presence::Presence;
 
 use crate::{
+    alarms::{self, GatewayAlarms},
     config::{CertificateSource, GatewayConfig},
     control, pop3, smtp,
     sources::Sources,
@@ -29,6 +30,7 @@ use crate::{
 };
 use listen::{Listener, bind};
 use postkeep_shared::{
+    alarm::Alarms,
     disk::Disk,
     run::{Failure, Shutdown, ShutdownTrigger},
 };
@@ -41,6 +43,9 @@ use tokio::{
 
 /// Longest wait for sessions when the program stops.
 pub const DRAIN: Duration = Duration::from_secs(10);
+
+/// Longest wait for the alarm that storage has failed to be delivered.
+const LAST_WORDS: Duration = Duration::from_secs(30);
 
 /// Files beside the connections: the spool's, the ledger's, sixteen per message under way, the index.
 const OTHER_FILES: u64 = 1024;
@@ -56,6 +61,8 @@ pub struct Running {
     pub certificates: Arc<Certificates>,
     /// Whose certificates of clients are believed.
     pub authorities: Arc<ClientAuthorities>,
+    /// Where trouble is told.
+    pub alarms: Alarms,
     done: JoinHandle<Result<(), Failure>>,
 }
 
@@ -108,13 +115,61 @@ pub async fn serve(config: GatewayConfig, disk: Arc<dyn Disk>, shutdown: Shutdow
     let upkeep = Upkeep::new(Arc::clone(&certificates), renewal, Arc::new(SystemClock));
     let authorities = Arc::new(authorities(&config, Arc::clone(&disk))?);
     let services = Arc::new(services(&config, &spool, &certificates, &authorities, answers)?);
+    let desk = Desk::open(&config, &spool, &certificates, &disk);
+    let alarms = desk.alarms.clone();
     let mut addresses = Vec::new();
     for listener in &listeners {
         addresses.push((listener.kind, listener.address()?));
     }
     Presence::announce(disk.as_ref(), &config.data_dir, &addresses);
-    let done = tokio::spawn(run(listeners, services, (orders, peers), spool, upkeep, shutdown));
-    Ok(Running { addresses, certificates, authorities, done })
+    let done = tokio::spawn(run(listeners, services, (orders, peers), spool, (upkeep, desk), shutdown));
+    Ok(Running { addresses, certificates, authorities, alarms, done })
+}
+
+/// Where trouble is told, and who looks for it.
+struct Desk {
+    alarms: Alarms,
+    /// Fired last of all: until then alarms go out.
+    trigger: ShutdownTrigger,
+    task: JoinHandle<()>,
+    settings: GatewayAlarms,
+    certificates: Arc<Certificates>,
+    disk: Arc<dyn Disk>,
+    data_dir: std::path::PathBuf,
+}
+
+impl Desk {
+    /// Reads what was told before. The spool's lock is held.
+    fn open(config: &GatewayConfig, _lock: &Spool, certificates: &Arc<Certificates>, disk: &Arc<dyn Disk>) -> Self {
+        let (trigger, stopping) = ShutdownTrigger::new();
+        let settings = config.alarms.clone();
+        let (mailer, who) = (settings.mailer(&config.dns.servers), GatewayAlarms::who(&config.hostname));
+        let (alarms, task) =
+            Alarms::start(settings.shared.clone(), mailer, &[], who, &config.data_dir, Arc::clone(disk), stopping);
+        let (certificates, disk, data_dir) = (Arc::clone(certificates), Arc::clone(disk), config.data_dir.clone());
+        Self { alarms, trigger, task, settings, certificates, disk, data_dir }
+    }
+
+    /// Looks for trouble until `stopping`.
+    fn watch(&self, spool: &Spool, stopping: Shutdown) -> impl Future<Output = ()> + Send + 'static {
+        let (settings, alarms, spool) = (self.settings.clone(), self.alarms.clone(), spool.clone());
+        let (certificates, disk, data_dir) =
+            (Arc::clone(&self.certificates), Arc::clone(&self.disk), self.data_dir.clone());
+        alarms::run(settings, alarms, spool, certificates, disk, data_dir, stopping)
+    }
+
+    /// Storage has failed: told now, for nobody knows whether there is a next start.
+    async fn failed(&self, reason: &str) {
+        self.alarms.raise(alarms::stopped(&self.data_dir.display().to_string(), reason));
+        self.alarms.last_words(LAST_WORDS).await;
+    }
+
+    async fn close(self) {
+        self.trigger.fire();
+        if let Err(error) = self.task.await {
+            tracing::error!("alarms ended before: {error}");
+        }
+    }
 }
 
 /// What is needed to keep definitions equal with other nodes.
@@ -241,12 +296,13 @@ async fn run(
     services: Arc<Services>,
     (orders, peers): (Option<UnixListener>, Option<Peers>),
     spool: Spool,
-    upkeep: Upkeep,
+    (upkeep, desk): (Upkeep, Desk),
     mut shutdown: Shutdown,
 ) -> Result<(), Failure> {
     let (trigger, stopping) = ShutdownTrigger::new();
     let (mut accepting, shortage) = (JoinSet::new(), Shortage::default());
     accepting.spawn(upkeep::run(upkeep, stopping.clone()));
+    accepting.spawn(desk.watch(&spool, stopping.clone()));
     if let Some(orders) = orders {
         accepting.spawn(control::serve(orders, spool.clone(), stopping.clone()));
     }
@@ -281,11 +337,18 @@ async fn run(
         tracing::error!(reason, "ALARM: storage has failed; stopping");
     }
     // Every listener ends at once and then waits for its own sessions.
-    let drained = tokio::time::timeout(DRAIN, async { while accepting.join_next().await.is_some() {} }).await;
+    let drain = tokio::time::timeout(DRAIN, async { while accepting.join_next().await.is_some() {} });
+    let last_words = async {
+        if let Some(reason) = &failure {
+            desk.failed(reason).await;
+        }
+    };
+    let (drained, ()) = tokio::join!(drain, last_words);
     if drained.is_err() {
         tracing::warn!("some sessions did not end in time; their connections are dropped");
         accepting.shutdown().await;
     }
+    desk.close().await;
     drop(services);
     let failure = failure.map(SpoolError::Failed).or(spool.read_only().map(|r| SpoolError::ReadOnly(r.to_owned())));
     let closed = tokio::task::spawn_blocking(move || spool.close()).await;

@@ -4,11 +4,13 @@
 //! pure; [`disk`] is the one place that touches files, [`drive`] the one that moves bytes between a machine and
 //! a socket.
 
+pub mod alarm;
 pub mod config;
 pub mod crypt;
 pub mod disk;
 pub mod drive;
 pub mod mail;
+pub mod mailer;
 pub mod pop3;
 pub mod receipt;
 pub mod run;

@@ -2,6 +2,7 @@
 //!
 //! Every command gets the file named by `--config` and ends with an [`Exit`] code or one sentence (interfaces.md).
 
+pub mod alarm;
 pub mod backup;
 pub mod certificate;
 pub mod check_config;
@@ -65,6 +66,9 @@ enum Command {
     /// Renew the certificate of an authority, or change its key
     #[command(subcommand)]
     Certificate(certificate::Command),
+    /// Show alarms, or try whether they arrive
+    #[command(subcommand)]
+    Alarm(alarm::Command),
     /// Write one message to standard output, without the server
     Open(open::Args),
 }
@@ -118,6 +122,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Doctor(args) => doctor::run(&context, args),
         Command::Status(args) => status::run(&context, args),
         Command::Certificate(command) => certificate::run(&context, command),
+        Command::Alarm(command) => alarm::run(&context, &command),
         Command::Open(args) => open::run(&context, args),
     }
 }

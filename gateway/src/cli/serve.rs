@@ -6,10 +6,15 @@ use crate::{
     tls::{Certificates, ClientAuthorities},
 };
 use postkeep_shared::{
+    alarm::{Alarms, Condition, Kind},
     disk::{LocalDisk, require_standing},
     run::{Exit, Failure, ShutdownTrigger, init_logs, on_signals},
 };
 use std::sync::Arc;
+
+/// What a reload may fail at.
+const CERTIFICATE: &str = "the certificate";
+const AUTHORITIES: &str = "authorities of clients";
 
 /// Arguments of `serve`.
 #[derive(clap::Args)]
@@ -35,7 +40,7 @@ pub fn run(context: &Context, args: Args) -> Result<Exit, Failure> {
         let (trigger, shutdown) = ShutdownTrigger::new();
         on_signals(trigger).map_err(|e| Failure::cannot(format!("cannot handle signals: {e}")))?;
         let running = server::serve(config, Arc::new(LocalDisk), shutdown).await?;
-        reload_at_hangup(Arc::clone(&running.certificates), Arc::clone(&running.authorities))?;
+        reload_at_hangup(Arc::clone(&running.certificates), Arc::clone(&running.authorities), running.alarms.clone())?;
         for (kind, address) in &running.addresses {
             eprintln!("listening {kind} {address}");
         }
@@ -43,7 +48,11 @@ pub fn run(context: &Context, args: Args) -> Result<Exit, Failure> {
     })
 }
 
-fn reload_at_hangup(certificates: Arc<Certificates>, authorities: Arc<ClientAuthorities>) -> Result<(), Failure> {
+fn reload_at_hangup(
+    certificates: Arc<Certificates>,
+    authorities: Arc<ClientAuthorities>,
+    alarms: Alarms,
+) -> Result<(), Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut hangup =
         signal(SignalKind::hangup()).map_err(|e| Failure::cannot(format!("cannot handle signals: {e}")))?;
@@ -53,16 +62,26 @@ fn reload_at_hangup(certificates: Arc<Certificates>, authorities: Arc<ClientAuth
             certificates.nudge();
             let certificates = Arc::clone(&certificates);
             match tokio::task::spawn_blocking(move || certificates.reload()).await {
-                Ok(Ok(())) => tracing::info!("the certificate was read again"),
+                Ok(Ok(())) => {
+                    tracing::info!("the certificate was read again");
+                    alarms.clear(Kind::Reload, CERTIFICATE);
+                }
                 Ok(Err(error)) => {
                     tracing::warn!(alarm = "certificate", %error, "ALARM: the old certificate stays in use");
+                    alarms.raise(Condition::new(Kind::Reload, CERTIFICATE, &error.to_string()));
                 }
                 Err(error) => tracing::error!(%error, "the certificate could not be read"),
             }
             let authorities = Arc::clone(&authorities);
             match tokio::task::spawn_blocking(move || authorities.reload()).await {
-                Ok(Ok(())) => tracing::debug!("the authorities of client certificates were read again"),
-                Ok(Err(error)) => tracing::error!(%error, "ALARM: the old authorities of clients stay in use"),
+                Ok(Ok(())) => {
+                    tracing::debug!("the authorities of client certificates were read again");
+                    alarms.clear(Kind::Reload, AUTHORITIES);
+                }
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "ALARM: the old authorities of clients stay in use");
+                    alarms.raise(Condition::new(Kind::Reload, AUTHORITIES, &error.to_string()));
+                }
                 Err(error) => tracing::error!(%error, "ALARM: the old authorities of clients stay in use"),
             }
         }

@@ -72,6 +72,13 @@ impl Index {
         Ok(entries)
     }
 
+    /// When the first of what waits in a mailbox was accepted.
+    pub(super) fn oldest(&self, mailbox: MailboxId) -> Result<Option<u64>, SpoolError> {
+        let first = self.db.scan_prefix(prefix(b'w', mailbox)).values().next().transpose();
+        let entry = first.map_err(|e| self.error(e))?.map(|octets| self.decode(&octets)).transpose()?;
+        Ok(entry.map(|entry| entry.body.time_ms))
+    }
+
     /// Names and numbers of what waits in a mailbox, sorted by name.
     pub(super) fn names(&self, mailbox: MailboxId) -> Result<Vec<(Uidl, u64)>, SpoolError> {
         let mut names = Vec::new();

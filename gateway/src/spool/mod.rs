@@ -165,6 +165,18 @@ impl Spool {
         &self.inner.mailboxes
     }
 
+    /// When the first message that waits in a mailbox was accepted, milliseconds since 1970-01-01 UTC; `None` also where
+    /// the disk may only be read. Blocking, and short however many wait.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn oldest_waiting(&self, mailbox: MailboxId) -> Result<Option<u64>, SpoolError> {
+        match &self.inner.state {
+            State::Working { index, .. } => index.oldest(mailbox),
+            State::ReadOnly(_) => Ok(None),
+        }
+    }
+
     /// The public key of this node.
     #[must_use]
     pub fn node(&self) -> NodeKey {

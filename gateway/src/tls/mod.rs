@@ -198,6 +198,12 @@ impl Certificates {
         Acceptor::new(Arc::clone(&self.current) as Arc<dyn ResolvesServerCert>, protocol)
     }
 
+    /// `acme`, `files` or `self-signed`, as configured.
+    #[must_use]
+    pub fn mode(&self) -> &'static str {
+        self.source.name()
+    }
+
     /// What is served.
     #[must_use]
     pub fn serving(&self) -> Serving {
@@ -217,7 +223,9 @@ impl Certificates {
         self.state().trouble = trouble;
     }
 
-    fn trouble(&self) -> Option<Trouble> {
+    /// What went wrong last, if nothing went well since.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Trouble> {
         self.state().trouble.clone()
     }
 

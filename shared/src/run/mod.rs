@@ -3,6 +3,7 @@
 mod clock;
 mod dumps;
 mod exit;
+mod local;
 mod printable;
 mod prompt;
 mod shutdown;
@@ -11,6 +12,7 @@ mod telemetry;
 pub use clock::now_ms;
 pub use dumps::forbid_core_dumps;
 pub use exit::{Exit, Failure, finish};
+pub use local::LocalTime;
 pub use printable::printable;
 pub use prompt::secret_lines;
 pub use shutdown::{Shutdown, ShutdownTrigger, on_signals};

@@ -3,6 +3,10 @@
 //! Provider: aws-lc-rs, for its speed and for X25519MLKEM768 (`docs/decisions/`). TLS 1.2 stays because older
 //! Exchange servers have nothing newer; every suite left has forward secrecy (RFC 9325 §4.2).
 
+mod verify;
+
+pub use verify::{Verify, client_config, public_key_digest};
+
 use std::sync::Arc;
 use tokio_rustls::rustls::{
     SupportedProtocolVersion,
