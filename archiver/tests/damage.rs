@@ -20,19 +20,6 @@ use support::*;
 
 const THREADS: usize = 4;
 
-fn copy(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).expect("reads") {
-        let entry = entry.expect("reads");
-        let target = to.join(entry.file_name());
-        if entry.file_type().expect("known").is_dir() {
-            fs::create_dir_all(&target).expect("makes");
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), &target).expect("copies");
-        }
-    }
-}
-
 fn changes(octets: &[u8]) -> Vec<(String, Vec<u8>)> {
     let usual = if octets.len() > 2048 { 3 } else { 1 };
     let step = std::env::var("POSTKEEP_STEP").ok().and_then(|step| step.parse().ok()).unwrap_or(usual);

@@ -12,25 +12,12 @@ use postkeep_shared::disk::{
     LocalDisk,
     faulty::{FaultyDisk, Operation},
 };
-use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 use support::*;
 
 const ERRORS: [(&str, i32); 5] = [("EIO", 5), ("ENOSPC", 28), ("EDQUOT", 122), ("EROFS", 30), ("EMFILE", 24)];
 const OPERATIONS: [Operation; 6] =
     [Operation::Create, Operation::Write, Operation::Sync, Operation::Rename, Operation::SyncDir, Operation::Remove];
-
-fn copy(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).expect("reads") {
-        let entry = entry.expect("reads");
-        let target = to.join(entry.file_name());
-        if entry.file_type().expect("known").is_dir() {
-            fs::create_dir_all(&target).expect("makes");
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), &target).expect("copies");
-        }
-    }
-}
 
 /// Adds both reports and commits; which of them got a receipt.
 fn round(store: &mut Store, reports: &[(&str, Report)]) -> StoreResult<BTreeSet<String>> {

@@ -2,8 +2,8 @@
 
 use super::{Archive, ReportRef};
 use crate::store::{
-    Appearance, Collected, Examined, Filed, Held, HeldKey, Listed, Outcome, Stats, StoreError, StoreResult, Unowned,
-    entry::Summary,
+    Appearance, Collected, Examined, Filed, Held, HeldKey, Listed, Outcome, OwnerStats, Stats, StoreError, StoreResult,
+    Unowned, entry::Summary,
 };
 use data_encoding::HEXLOWER;
 use postkeep_shared::receipt::{Entry, NodeKey};
@@ -176,7 +176,7 @@ impl Archive {
     }
 
     /// Where a message is: by its id in any store, or by the SHA-256 of its octets.
-    fn find(&self, id: &str) -> StoreResult<(usize, Summary)> {
+    pub(super) fn find(&self, id: &str) -> StoreResult<(usize, Summary)> {
         let sha256 = HEXLOWER.decode(id.as_bytes()).ok().and_then(|octets| <[u8; 32]>::try_from(octets).ok());
         for (at, member) in self.ordered() {
             let named = sha256.map(|sha256| member.store.id_of(&sha256));
@@ -185,7 +185,33 @@ impl Archive {
                 other => return Ok((at, other?)),
             }
         }
+        for (_, member) in self.ordered() {
+            let named = sha256.map(|sha256| member.store.id_of(&sha256));
+            match member.store.absence(named.as_deref().unwrap_or(id))? {
+                StoreError::NoSuchMessage(_) => {}
+                deleted => return Err(deleted),
+            }
+        }
         Err(StoreError::NoSuchMessage(id.chars().take(64).collect()))
+    }
+
+    /// Numbers of every owner's archive, sorted by name: those of all stores together.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn owner_stats(&self) -> StoreResult<Vec<OwnerStats>> {
+        let mut all: BTreeMap<String, OwnerStats> = BTreeMap::new();
+        for member in &self.members {
+            for one in member.store.owner_stats()? {
+                let sum = all
+                    .entry(one.owner.clone())
+                    .or_insert_with(|| OwnerStats { owner: one.owner.clone(), ..OwnerStats::default() });
+                sum.instances += one.instances;
+                sum.bytes += one.bytes;
+                sum.stored_share += one.stored_share;
+            }
+        }
+        Ok(all.into_values().collect())
     }
 
     /// The identity of a message in every store that has it, or another one of that identity.

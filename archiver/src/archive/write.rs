@@ -4,8 +4,8 @@ use super::{Archive, Member, ReportRef};
 use crate::{
     filing::Instance,
     store::{
-        Commit, Elsewhere, NewFiling, NewReport, Pending, Store, StoreError, StoreReceipt, StoreResult, StoreState,
-        Unlock, entry::Summary,
+        Commit, Deleted, Deletion, Elsewhere, NewFiling, NewReport, Pending, Store, StoreError, StoreReceipt,
+        StoreResult, StoreState, Unlock, entry::Summary,
     },
 };
 use postkeep_shared::receipt::Entry;
@@ -44,6 +44,39 @@ impl Archive {
         let (before, rest) = self.members.split_at_mut(place);
         let (member, after) = rest.split_first_mut().ok_or(StoreError::NoCurrent)?;
         Ok((&mut member.store, Others { family, members: before.iter().chain(&*after).collect() }))
+    }
+
+    /// Takes a message out of an owner's archive, in every store that has it there; durable when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::NotThere`]; [`StoreError::WriteProtected`] before anything is changed where one of the stores is.
+    pub fn delete(&mut self, deletion: &Deletion<'_>) -> StoreResult<Deleted> {
+        let (home, summary) = self.find(deletion.id)?;
+        let family = self.store(home)?.family();
+        let mut concerned = Vec::new();
+        for at in 0..self.members.len() {
+            let store = self.store(at)?;
+            // Stores of another family have another name for it.
+            let summary = match store.family() == family {
+                true => Some(summary.clone()),
+                false => store.summary(&store.id_of(&summary.sha256.0)).ok(),
+            };
+            let Some(summary) = summary else { continue };
+            if store.is_in(deletion, &summary)? {
+                self.store_mut(at)?;
+                concerned.push((at, summary));
+            }
+        }
+        let mut done: Option<Deleted> = None;
+        for (at, summary) in concerned {
+            let Some(one) = self.store_mut(at)?.delete_summary(&summary, deletion)? else { continue };
+            done = Some(match done {
+                None => one,
+                Some(before) => before.and(one),
+            });
+        }
+        let (id, owner) = (deletion.id.to_owned(), deletion.owner.to_owned());
+        done.ok_or(StoreError::NotThere { id, owner })
     }
 
     fn current(&self) -> StoreResult<usize> {

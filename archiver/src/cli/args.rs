@@ -62,6 +62,10 @@ pub enum Command {
     ///
     /// Prints a signed result; exit 1 on any difference.
     RestoreDrill(DrillArgs),
+    /// Take messages out of an owner's archive; who, when and why is recorded.
+    ///
+    /// What no archive needs any more is given up: `store compact` frees its space. Exit 5 on a write-protected store.
+    Delete(DeleteArgs),
     /// The store itself.
     #[command(subcommand)]
     Store(StoreCommand),
@@ -95,6 +99,10 @@ pub struct InitArgs {
     /// Folder for state and store, written into the configuration [default: data].
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Also seal the store's keys to this age recipient, whose identity is kept offline: it opens the archive when
+    /// unlock key and recovery passphrase are lost.
+    #[arg(long, value_name = "age1…")]
+    pub escrow: Option<String>,
 }
 
 /// Arguments of `run`.
@@ -378,6 +386,46 @@ pub enum ExportFormat {
     Mbox,
 }
 
+/// `--sample`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Sample {
+    /// Messages.
+    Count(u64),
+    /// Per cent of all messages.
+    Percent(f64),
+}
+
+fn sample(text: &str) -> Result<Sample, String> {
+    let wrong = || format!("`{text}` is neither a number of messages nor per cent; write for example 100 or 2.5%");
+    match text.strip_suffix('%') {
+        None => text.parse().ok().filter(|count| *count > 0).map(Sample::Count).ok_or_else(wrong),
+        Some(percent) => {
+            let percent = percent.trim().parse().ok().filter(|percent| *percent > 0.0 && *percent <= 100.0);
+            percent.map(Sample::Percent).ok_or_else(wrong)
+        }
+    }
+}
+
+/// Arguments of `delete`.
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// From whose archive.
+    #[arg(long, value_name = "NAME")]
+    pub owner: String,
+    /// The message, as `list` names it; may be given more than once.
+    #[arg(long = "id", value_name = "ID", required = true)]
+    pub ids: Vec<String>,
+    /// Only from this folder [default: every folder of the owner it is in].
+    #[arg(long, value_name = "FOLDER")]
+    pub folder: Option<String>,
+    /// Why. Kept for ever, with the name of the user who runs this.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// JSON, one message per line.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Commands of `store`.
 #[derive(Debug, Subcommand)]
 pub enum StoreCommand {
@@ -429,20 +477,39 @@ pub enum StoreCommand {
     },
     /// Read everything back and compare it with what was promised.
     Verify {
+        /// Only the structure: headers, tables, footers, lengths, the chain of records, catalog against packs.
+        #[arg(long)]
+        quick: bool,
+        /// As --quick, and random messages are rebuilt and compared: a number of them, or per cent (`5%`).
+        #[arg(long, value_name = "N|P%", conflicts_with = "quick", value_parser = sample)]
+        sample: Option<Sample>,
         /// JSON.
         #[arg(long)]
         json: bool,
     },
     /// What the store holds and how much space it takes.
     Stats {
+        /// Also per owner.
+        #[arg(long)]
+        owners: bool,
         /// JSON.
         #[arg(long)]
         json: bool,
     },
     /// Make a new unlock key with the recovery passphrase, where the old key file is lost.
     ///
-    /// Asks for the passphrase (one line on standard input); refuses while there is a key file.
-    Unlock,
+    /// Asks for the passphrase (one line on standard input), unless the escrow identity is given; refuses while there
+    /// is a key file.
+    Unlock(UnlockArgs),
+    /// Give the store new keys to open it with: a new recovery passphrase, a new unlock key, another escrow.
+    ///
+    /// Without options: a new passphrase (shown once) and a new unlock key. What opened the store before opens it no
+    /// longer, but still opens older copies of store.toml, which hold the same store key: see `rotate`.
+    Rekey(RekeyArgs),
+    /// Begin a new key epoch: new packs and record files get a new random key; older ones stay readable.
+    ///
+    /// Asks for the recovery passphrase (one line on standard input). The catalog is built anew.
+    Rotate(RotateArgs),
     /// Make the catalog again from packs and records.
     RebuildCatalog {
         /// JSON.
@@ -462,6 +529,51 @@ pub enum StateArg {
     WriteProtected,
     /// Not opened.
     Disabled,
+}
+
+/// Arguments of `store unlock`.
+#[derive(Debug, Args)]
+pub struct UnlockArgs {
+    /// Open the store with this age identity file instead of the passphrase.
+    #[arg(long, value_name = "FILE")]
+    pub escrow_identity: Option<PathBuf>,
+}
+
+/// Arguments of `store rekey`.
+#[derive(Debug, Args)]
+pub struct RekeyArgs {
+    /// A new recovery passphrase, made and shown once.
+    #[arg(long)]
+    pub passphrase: bool,
+    /// A new recovery passphrase, given as one line on standard input (at least 12 characters).
+    #[arg(long, conflicts_with = "passphrase")]
+    pub passphrase_stdin: bool,
+    /// A new unlock key in place of the old one.
+    #[arg(long)]
+    pub unlock_key: bool,
+    /// The age recipient of the escrow from now on.
+    #[arg(long, value_name = "age1…")]
+    pub escrow: Option<String>,
+    /// No escrow from now on.
+    #[arg(long, conflicts_with = "escrow")]
+    pub no_escrow: bool,
+    /// Open the store with this age identity file instead of the unlock key.
+    #[arg(long, value_name = "FILE")]
+    pub escrow_identity: Option<PathBuf>,
+    /// JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `store rotate`.
+#[derive(Debug, Args)]
+pub struct RotateArgs {
+    /// Make a new recovery passphrase and show it once, instead of asking for the present one.
+    #[arg(long)]
+    pub new_passphrase: bool,
+    /// JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Commands of `quarantine`.

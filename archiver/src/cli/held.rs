@@ -146,7 +146,7 @@ fn find(store: &Archive, id: &str, wanted: &dyn Fn(&Held) -> bool) -> Result<Hel
 }
 
 /// Who runs the program, as far as the system knows.
-fn who() -> Option<String> {
+pub(super) fn who() -> Option<String> {
     let uid = rustix::process::getuid().as_raw();
     let name = ["SUDO_USER", "LOGNAME", "USER"].into_iter().find_map(|key| std::env::var(key).ok());
     Some(name.map_or_else(|| format!("uid {uid}"), |name| format!("{} (uid {uid})", printable(&name))))

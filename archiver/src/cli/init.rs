@@ -4,7 +4,7 @@ use super::InitArgs;
 use crate::{
     config::FILE_NAME,
     signing::ArchiverKey,
-    store::{Store, UnlockKey},
+    store::{Store, UnlockKey, check_recipient},
 };
 use postkeep_shared::{
     crypt::Password,
@@ -37,13 +37,17 @@ pub fn run(config: Option<&Path>, args: &InitArgs) -> Result<Exit, Failure> {
     let folder = file.parent().map(Path::to_owned).unwrap_or_default();
     let data = args.data.clone().unwrap_or_else(|| folder.join("data"));
     let owners = folder.join("owners.toml");
+    if let Some(escrow) = &args.escrow {
+        check_recipient(escrow)?;
+    }
     refuse_present(&*disk, &[&file, &owners, &data.join("unlock.key"), &data.join("stores")])?;
     create_dirs(&*disk, &data)?;
     let _lock = disk.lock(&data.join("lock"))?;
     let key = UnlockKey::create(&data.join("unlock.key"), &*disk)?;
     let passphrase = Password::generate();
     create_dirs(&*disk, &data.join("stores"))?;
-    Store::create(&data.join("stores").join("main"), "main", &passphrase, &key, Arc::clone(&disk))?;
+    let (main, escrow) = (data.join("stores").join("main"), args.escrow.as_deref());
+    Store::create_with_escrow(&main, "main", &passphrase, &key, escrow, Arc::clone(&disk))?;
     ArchiverKey::load_or_create(&data.join("archiver.key"), &*disk)?;
     write_new_file(&*disk, &owners, OWNERS.as_bytes())?;
     write_new_file(&*disk, &file, text(&as_written(&data, &folder)?).as_bytes())?;

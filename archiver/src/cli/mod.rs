@@ -7,6 +7,7 @@ mod args;
 pub mod backup;
 pub mod check_config;
 pub mod dead_letter;
+pub mod delete;
 pub mod envelope;
 pub mod export;
 mod held;
@@ -23,13 +24,15 @@ pub mod show;
 pub mod source;
 pub mod status;
 pub mod store;
+mod store_keys;
 mod stores;
 pub mod why;
 
 pub use args::{
-    BackupArgs, Cli, Command, DeadLetterCommand, DrillArgs, EnvelopeArgs, ExportArgs, ExportFormat, ImportArgs,
-    InitArgs, InspectArgs, ListArgs, MboxArg, OwnerCommand, ProfileArg, QuarantineCommand, ReconcileArgs, RunArgs,
-    ServeArgs, ShowArgs, SourceCommand, StateArg, StatusArgs, StoreCommand, WhyArgs,
+    BackupArgs, Cli, Command, DeadLetterCommand, DeleteArgs, DrillArgs, EnvelopeArgs, ExportArgs, ExportFormat,
+    ImportArgs, InitArgs, InspectArgs, ListArgs, MboxArg, OwnerCommand, ProfileArg, QuarantineCommand, ReconcileArgs,
+    RekeyArgs, RotateArgs, RunArgs, Sample, ServeArgs, ShowArgs, SourceCommand, StateArg, StatusArgs, StoreCommand,
+    UnlockArgs, WhyArgs,
 };
 
 use crate::config::ArchiverConfig;
@@ -64,6 +67,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Export(args) => export::run(config, args),
         Command::Backup(args) => backup::run(config, args),
         Command::RestoreDrill(args) => backup::drill(config, args),
+        Command::Delete(args) => delete::run(config, args),
         Command::Store(command) => store::run(config, command),
         Command::Quarantine(command) => quarantine::run(config, command),
         Command::DeadLetter(command) => dead_letter::run(config, command),

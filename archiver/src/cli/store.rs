@@ -1,15 +1,14 @@
 //! `store`, and how reading commands open it.
 
-use super::{StoreCommand, load_and_lock, stores};
+use super::{Sample, StoreCommand, load_and_lock, store_keys, stores};
 use crate::{
     archive::{Archive, Folder},
     config::ArchiverConfig,
-    store::{Stats, Unlock, Verified, rebuild_catalog, restore_unlock},
+    store::{Depth, OwnerStats, Stats, Unlock, Verified, rebuild_catalog},
 };
 use postkeep_shared::{
-    crypt::Password,
     disk::{Disk, LocalDisk},
-    run::{Exit, Failure, secret_lines},
+    run::{Exit, Failure},
 };
 use serde_json::json;
 use std::{
@@ -31,9 +30,11 @@ pub fn run(config: Option<&Path>, command: &StoreCommand) -> Result<Exit, Failur
         StoreCommand::Rename { old, new } => stores::rename(config, old, new),
         StoreCommand::SetState { name, state } => stores::set_state(config, name, *state),
         StoreCommand::List { json } => stores::list(config, *json),
-        StoreCommand::Verify { json } => verify(config, *json),
-        StoreCommand::Stats { json } => stats(config, *json),
-        StoreCommand::Unlock => unlock(config),
+        StoreCommand::Verify { quick, sample, json } => verify(config, depth(*quick, *sample), *json),
+        StoreCommand::Stats { owners, json } => stats(config, *owners, *json),
+        StoreCommand::Unlock(args) => store_keys::unlock(config, args),
+        StoreCommand::Rekey(args) => store_keys::rekey(config, args),
+        StoreCommand::Rotate(args) => store_keys::rotate(config, args),
         StoreCommand::RebuildCatalog { json } => rebuild(config, *json),
     }
 }
@@ -51,11 +52,20 @@ pub(super) fn open_reader(config: Option<&Path>) -> Result<Archive, Failure> {
     Ok(archive)
 }
 
-fn verify(config: Option<&Path>, json: bool) -> Result<Exit, Failure> {
+fn depth(quick: bool, sample: Option<Sample>) -> Depth {
+    match sample {
+        Some(Sample::Count(count)) => Depth::Count(count),
+        Some(Sample::Percent(percent)) => Depth::Percent(percent),
+        None if quick => Depth::Quick,
+        None => Depth::Full,
+    }
+}
+
+fn verify(config: Option<&Path>, depth: Depth, json: bool) -> Result<Exit, Failure> {
     let archive = open_reader(config)?;
     let mut found = Verified { ok: true, ..Verified::default() };
     for member in archive.members() {
-        found.add(member.store().verify()?);
+        found.add(member.store().verify_with(depth, &mut |_, _| ())?);
     }
     let said = if json { say(&json!(found)) } else { say_verified(&found) };
     said.map_err(stdout_failed)?;
@@ -69,19 +79,44 @@ fn say_verified(found: &Verified) -> io::Result<()> {
     for note in &found.notes {
         say(&printable(&format!("note: {note}")))?;
     }
-    let Verified { messages, reports, packs, records, .. } = found;
+    let Verified { mode, messages, reports, sampled, deleted, lost, packs, records, .. } = found;
+    let what = match *mode {
+        "full" => "rebuilt and compared".to_owned(),
+        "sample" => format!("complete, {sampled} messages rebuilt and compared"),
+        _ => "complete, none rebuilt".to_owned(),
+    };
     let problems = found.problems.len();
     say(&format_args!(
-        "{messages} messages and {reports} reports rebuilt and compared, {packs} packs and {records} records read, \
-         {problems} problems"
+        "{messages} messages and {reports} reports {what}, {packs} packs and {records} records read, {deleted} deleted, \
+         {lost} lost before, {problems} problems"
     ))
 }
 
-fn stats(config: Option<&Path>, json: bool) -> Result<Exit, Failure> {
-    let stats = open_reader(config)?.stats()?;
-    let said = if json { say(&json!(stats)) } else { say_stats(&stats) };
+fn stats(config: Option<&Path>, owners: bool, json: bool) -> Result<Exit, Failure> {
+    let store = open_reader(config)?;
+    let stats = store.stats()?;
+    let owners = if owners { Some(store.owner_stats()?) } else { None };
+    let said = if json {
+        let mut all = json!(stats);
+        if let (Some(owners), Some(all)) = (owners, all.as_object_mut()) {
+            all.insert("owners".to_owned(), json!(owners));
+        }
+        say(&all)
+    } else {
+        say_stats(&stats).and_then(|()| say_owners(owners.as_deref().unwrap_or_default()))
+    };
     said.map_err(stdout_failed)?;
     Ok(Exit::Done)
+}
+
+fn say_owners(owners: &[OwnerStats]) -> io::Result<()> {
+    if owners.is_empty() {
+        return Ok(());
+    }
+    say(&format_args!("{:>12} {:>16} {:>16}  owner", "instances", "bytes", "stored share"))?;
+    owners.iter().try_for_each(|OwnerStats { owner, instances, bytes, stored_share }| {
+        say(&format_args!("{instances:>12} {bytes:>16} {stored_share:>16}  {}", printable(owner)))
+    })
 }
 
 fn say_stats(stats: &Stats) -> io::Result<()> {
@@ -93,6 +128,7 @@ fn say_stats(stats: &Stats) -> io::Result<()> {
         ("part references", stats.part_references),
         ("chunks", stats.chunks),
         ("packs", stats.packs),
+        ("message bytes", stats.message_bytes),
         ("bytes in", stats.bytes_in),
         ("bytes stored", stats.bytes_stored),
         ("  in packs", stats.pack_bytes),
@@ -119,24 +155,6 @@ fn rebuild(config: Option<&Path>, json: bool) -> Result<Exit, Failure> {
         notes.iter().try_for_each(|note| say(&printable(note))).and_then(|()| say(&"the catalog is rebuilt"))
     };
     said.map_err(stdout_failed)?;
-    Ok(Exit::Done)
-}
-
-fn unlock(config: Option<&Path>) -> Result<Exit, Failure> {
-    let (config, _lock) = load_and_lock(config, &LocalDisk)?;
-    let file = config.unlock_key_file();
-    if LocalDisk.entry(&file).is_ok() {
-        let text = format!("{} is there; move it away first if it does not open the store", file.display());
-        return Err(Failure::refused(text));
-    }
-    let [passphrase] = secret_lines(["Recovery passphrase: "])?;
-    let passphrase = Password::received(passphrase.trim().as_bytes());
-    let stores = Folder::of(&config, Arc::new(LocalDisk)).list()?;
-    let dirs: Vec<&Path> = stores.iter().map(|found| found.dir.as_path()).collect();
-    for other in restore_unlock(&dirs, &passphrase, &file, &LocalDisk)? {
-        eprintln!("{} has another passphrase; run `store attach` on it with that one", other.display());
-    }
-    say(&format_args!("{} is made anew; the passphrase stays as it was", file.display())).map_err(stdout_failed)?;
     Ok(Exit::Done)
 }
 

@@ -10,7 +10,7 @@ use super::{
     },
     format::record::Content as RecordContent,
     header::summarise,
-    index::{MessageEntry, apply, has_ledger},
+    index::{apply, has_ledger, is_stored},
     recipe::Hex,
     report::Outcome,
     write::Writer,
@@ -223,7 +223,8 @@ impl Store {
     }
 
     /// Reads a report that was committed before back past the page cache and gives a receipt for it: for what was
-    /// stored by a round that was killed before it could delete. `None` when it was never committed.
+    /// stored by a round that was killed before it could delete. `None` when it was never committed. For a report whose
+    /// message a person deleted since there is nothing to read back; what is recorded of that stands for it.
     ///
     /// # Errors
     /// [`StoreError`]; on damage ([`StoreError::is_damage`]) collect it again and [`Self::add`] it again.
@@ -237,6 +238,10 @@ impl Store {
             size: entry.size,
             outcome: entry.outcome,
         };
+        if entry.gone.is_some_and(|gone| !gone.lost) {
+            // A person took it out of the archive after it was stored: it must not come back, nor wait for ever.
+            return Ok(Some(receipt));
+        }
         self.packs.fresh();
         let result = self.read_back(entry.record, &receipt);
         self.packs.cached();
@@ -287,7 +292,7 @@ fn store_message(
 ) -> StoreResult<(Summary, Option<MessageRecord>)> {
     let summary = summarise(writer.view.keys, octets)?;
     let known = before.iter().any(|message| message.summary.id == summary.id)
-        || (!writer.heal && writer.view.get::<MessageEntry>(Space::Messages, &[&summary.id.0])?.is_some());
+        || (!writer.heal && is_stored(writer.view, &summary.id.0)?);
     if known {
         return Ok((summary, None));
     }

@@ -5,8 +5,7 @@ use super::{
     catalog::{Space, key, sealed_pairs},
     entry::{InstanceRecord, Summary},
     index::{InstanceEntry, UnownedEntry, has_ledger, owner_key, place_key},
-    keyring::StoreFile,
-    open::{read_store_file, write_store_file},
+    store_file::{StoreFile, change_store_file},
 };
 use crate::{filing::Instance, store::Listed};
 use postkeep_shared::{
@@ -89,7 +88,7 @@ pub(crate) struct StoreCard {
 impl StoreCard {
     /// Reads it.
     pub(crate) fn read(dir: &Path, disk: &dyn Disk) -> StoreResult<Self> {
-        let file = read_store_file(dir, disk)?;
+        let file = StoreFile::read(dir, disk)?;
         let state = StoreState::from_word(&file.state).ok_or_else(|| {
             StoreError::damaged(
                 &dir.join("store.toml"),
@@ -108,13 +107,14 @@ impl StoreCard {
         unlock: &Unlock<'_>,
         disk: &dyn Disk,
     ) -> StoreResult<()> {
-        let mut file = read_store_file(dir, disk)?;
+        let file = StoreFile::read(dir, disk)?;
         if file.name == name && file.state == state.word() {
             return Ok(());
         }
-        file.name = name.to_owned();
-        file.state = state.word().to_owned();
-        write_store_file(dir, &mut file, unlock, disk)
+        change_store_file(dir, unlock, disk, |file| {
+            file.name = name.to_owned();
+            file.state = state.word().to_owned();
+        })
     }
 
     /// Makes a store that this service opens out of one of another: the passphrase opens it once.
@@ -125,11 +125,14 @@ impl StoreCard {
         unlock: &UnlockKey,
         disk: &dyn Disk,
     ) -> StoreResult<()> {
-        let mut file = read_store_file(dir, disk)?;
-        file.rewrap(passphrase, unlock, dir)?;
+        let mut file = StoreFile::read(dir, disk)?;
+        let keys = file.root_keys(&Unlock::Passphrase(passphrase), dir)?;
+        file.key_by_unlock = file.wrapped_by_unlock(unlock, &keys, dir)?;
+        file.key_by_unlock_next = None;
         file.name = name.to_owned();
         file.state = StoreState::Normal.word().to_owned();
-        write_store_file(dir, &mut file, &Unlock::Key(unlock), disk)
+        file.seal(&keys, dir)?;
+        file.write(dir, disk)
     }
 }
 
@@ -146,11 +149,12 @@ impl Store {
         unlock: &Unlock<'_>,
         disk: &dyn Disk,
     ) -> StoreResult<[u8; 16]> {
-        let file: StoreFile = read_store_file(beside, disk)?.sibling(name, unlock, beside)?;
+        let first = StoreFile::read(beside, disk)?;
+        let file = first.sibling(name, &first.root_keys(unlock, beside)?, beside)?;
         for folder in ["packs", "records"] {
             create_dirs(disk, &dir.join(folder))?;
         }
-        let text = toml::to_string(&file).map_err(|e| StoreError::Failed(e.to_string()))?;
+        let text = file.text()?;
         // Last: a store is there when this file is there, whole.
         write_new_file(disk, &dir.join("store.toml"), text.as_bytes()).map_err(|error| match error {
             error if error.is_present() => StoreError::Present(dir.to_owned()),

@@ -22,6 +22,14 @@ pub enum Record {
     Ledger(LedgerRecord),
     /// What became of a report later (files of version 2).
     Filing(Box<FilingRecord>),
+    /// A person took a message out of an archive (version 3).
+    Deletion(Box<DeletionRecord>),
+    /// Octets that are damaged beyond repair (version 3).
+    Loss(Box<LossRecord>),
+    /// Stands where a record was that is damaged beyond repair (version 3).
+    Lost(LostRecord),
+    /// Packs that were given up because others hold what is needed of them (version 3).
+    Compaction(CompactionRecord),
 }
 
 impl Record {
@@ -31,9 +39,108 @@ impl Record {
         match self {
             Self::Report(report) => &report.messages,
             Self::Filing(filing) => &filing.messages,
-            Self::Ledger(_) => &[],
+            Self::Ledger(_) | Self::Deletion(_) | Self::Loss(_) | Self::Lost(_) | Self::Compaction(_) => &[],
         }
     }
+}
+
+/// What names a report for ever.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ReportName {
+    /// Source it was collected from.
+    pub source: String,
+    /// Mailbox it was collected from.
+    pub mailbox: Option<String>,
+    /// The name the host gave it.
+    pub uidl: String,
+}
+
+/// What is no longer in the store from a record on. Worked out before, so that the catalog needs nothing else to follow.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenOut {
+    /// What all of it is about.
+    pub identity: Hex<16>,
+    /// Appearances.
+    pub instances: Vec<Appearance>,
+    /// Messages whose octets nobody needs any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<Hex<16>>,
+    /// Reports whose octets nobody needs any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reports: Vec<TakenReport>,
+    /// Keyed names of the parts of both, one for each reference.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Hex<16>>,
+}
+
+/// Owner and folder.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Appearance {
+    /// Owner.
+    pub owner: String,
+    /// Folder.
+    pub folder: String,
+}
+
+/// A report that is no longer needed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenReport {
+    /// Which.
+    #[serde(flatten)]
+    pub name: ReportName,
+    /// Its addresses without an owner.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unowned: Vec<String>,
+}
+
+/// A message that a person took out of an owner's archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletionRecord {
+    /// When, milliseconds since 1970-01-01 UTC.
+    pub deleted_ms: u64,
+    /// Who: the name of the user who ran the program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// The message.
+    pub message: Hex<16>,
+    /// SHA-256 of its octets.
+    pub sha256: Hex<32>,
+    /// What goes.
+    pub out: TakenOut,
+}
+
+/// What `store repair` could not give back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossRecord {
+    /// When it was found, milliseconds since 1970-01-01 UTC.
+    pub found_ms: u64,
+    /// Messages that cannot be put together any more.
+    pub messages: Vec<Hex<16>>,
+    /// Reports that cannot be put together any more.
+    pub reports: Vec<ReportName>,
+}
+
+/// Keeps the number of a record that is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostRecord {
+    /// When it was found, milliseconds since 1970-01-01 UTC.
+    pub found_ms: u64,
+}
+
+/// What `store compact` did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompactionRecord {
+    /// When, milliseconds since 1970-01-01 UTC.
+    pub done_ms: u64,
+    /// Who ran it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
+    /// Packs that were given up.
+    pub packs: Vec<Hex<16>>,
+    /// Chunks in them that nobody needed.
+    pub chunks: u64,
 }
 
 /// A report: all that was known when it was stored, and how it is put together.

@@ -38,7 +38,7 @@ pub enum StoreError {
     #[error("chunk {0} is in no pack; restore the missing pack file, then run `store rebuild-catalog`")]
     ChunkMissing(String),
     /// Written by a newer release.
-    #[error("{} has version {version}, this program reads version 1; use a newer release", path.display())]
+    #[error("{} has version {version}, this program reads older ones only; use a newer release", path.display())]
     Version {
         /// The file.
         path: PathBuf,
@@ -48,6 +48,26 @@ pub enum StoreError {
     /// No message has this id.
     #[error("no message has the id {0}; `list` shows the ids")]
     NoSuchMessage(String),
+    /// A person took the message out of the archive.
+    #[error("message {id} was deleted on {when} by {who}: {reason}")]
+    Deleted {
+        /// The message.
+        id: String,
+        /// RFC 3339 in UTC.
+        when: String,
+        /// The user who ran the program.
+        who: String,
+        /// What was said.
+        reason: String,
+    },
+    /// The message is not in this archive.
+    #[error("message {id} is not in the archive of {owner}; `list --owner {owner}` shows what is")]
+    NotThere {
+        /// The message.
+        id: String,
+        /// The owner.
+        owner: String,
+    },
     /// There is a store already.
     #[error("there is a store in {} already; nothing was changed", .0.display())]
     Present(PathBuf),
@@ -61,6 +81,20 @@ pub enum StoreError {
         path: PathBuf,
         /// What is wrong and what to do.
         detail: String,
+    },
+    /// There is no escrow.
+    #[error("the store in {} has no escrow; `store rekey --escrow` sets one", .0.display())]
+    NoEscrow(PathBuf),
+    /// Not an age recipient.
+    #[error("not an age recipient; it begins with age1 and comes from `age-keygen`")]
+    Recipient,
+    /// The store may not be changed.
+    #[error("the store in {} is {state}; `store set-state` changes that", dir.display())]
+    Protected {
+        /// The store's folder.
+        dir: PathBuf,
+        /// Its state.
+        state: String,
     },
     /// The catalog cannot be used; it can always be rebuilt.
     #[error("the catalog in {}: {detail}; if it stays, run `store rebuild-catalog`", path.display())]
@@ -170,8 +204,11 @@ fn exit(error: &StoreError) -> Exit {
     match error {
         StoreError::WrongKey { .. } => Exit::WrongKey,
         StoreError::NoSuchMessage(_) | StoreError::NoSuchStore(_) => Exit::Usage,
+        StoreError::Deleted { .. } | StoreError::NotThere { .. } => Exit::Usage,
+        StoreError::Recipient | StoreError::NoEscrow(_) => Exit::Usage,
         StoreError::Member { error, .. } | StoreError::Copy { error, .. } => exit(error),
         StoreError::Present(_) | StoreError::Refused { .. } => Exit::Refused,
+        StoreError::Protected { .. } | StoreError::WriteProtected(_) => Exit::Refused,
         StoreError::Damaged { .. } | StoreError::ChunkMissing(_) | StoreError::ReadBack { .. } => Exit::Attention,
         _ => Exit::Cannot,
     }

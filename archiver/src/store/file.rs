@@ -205,7 +205,7 @@ impl Store {
         for pair in self.catalog.prefix(&key(Space::Filings, &[&fields])) {
             match self.record(trailing(&pair?.0))? {
                 Record::Filing(filing) => found.push(*filing),
-                Record::Report(_) | Record::Ledger(_) => return Err(StoreError::CatalogDamaged),
+                _ => return Err(StoreError::CatalogDamaged),
             }
         }
         Ok(found)
@@ -274,7 +274,11 @@ impl Store {
     /// [`StoreError`].
     pub fn all_reports(&self) -> StoreResult<BTreeSet<u64>> {
         let pairs = sealed_pairs::<CollectedEntry>(&*self.catalog, &self.keys, Space::Collected, &[]);
-        pairs.map(|pair| pair.map(|(_, entry)| entry.record)).collect()
+        let kept = pairs.filter(|pair| {
+            // What a person took out of the archive is neither filed again nor looked for.
+            pair.as_ref().map_or(true, |(_, entry)| entry.gone.is_none_or(|gone| gone.lost))
+        });
+        kept.map(|pair| pair.map(|(_, entry)| entry.record)).collect()
     }
 
     /// Every address that should have an owner and has none, sorted, with its messages.
@@ -350,7 +354,7 @@ impl Unowned {
 }
 
 /// The number at the end of a key or value.
-fn trailing(octets: &[u8]) -> u64 {
+pub(super) fn trailing(octets: &[u8]) -> u64 {
     octets.last_chunk::<8>().map_or(0, |octets| u64::from_be_bytes(*octets))
 }
 

@@ -5,8 +5,8 @@ use super::{
     Listed, StoreResult,
     catalog::{Space, View},
     entry::{
-        AlternateRecord, FilingRecord, LedgerRecord, MessageRecord, Record, ReportRecord, Summary, decode_entry,
-        encode_entry,
+        AlternateRecord, FilingRecord, LedgerRecord, LossRecord, MessageRecord, Record, ReportRecord, Summary,
+        TakenOut, decode_entry, encode_entry,
     },
     keyring::Keyring,
     recipe::{Part, Recipe},
@@ -52,6 +52,28 @@ pub(crate) struct CollectedEntry {
     pub(crate) collected_ms: u64,
     /// Appearances that are new with it.
     pub(crate) appearances: u64,
+    /// Its octets are not here any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) gone: Option<Gone>,
+}
+
+/// Why octets are not here any more, and since which record. What a later record holds of them counts again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Gone {
+    pub(crate) record: u64,
+    /// Damaged beyond repair; else a person decided so.
+    pub(crate) lost: bool,
+}
+
+impl Gone {
+    pub(crate) fn encode(self) -> Vec<u8> {
+        [&[u8::from(self.lost)][..], &self.record.to_be_bytes()].concat()
+    }
+
+    pub(crate) fn decode(octets: &[u8]) -> Option<Self> {
+        let (lost, record) = octets.split_first_chunk::<1>()?;
+        Some(Self { record: u64::from_be_bytes(record.try_into().ok()?), lost: *lost == [1] })
+    }
 }
 
 /// An address without an owner, for one message and report.
@@ -73,6 +95,8 @@ pub(crate) struct Totals {
     pub(crate) instances: u64,
     pub(crate) parts: u64,
     pub(crate) part_references: u64,
+    /// Octets of all messages.
+    pub(crate) message_bytes: u64,
 }
 
 /// The first 16 octets of a keyed name: enough that no two fields meet by chance.
@@ -116,15 +140,93 @@ pub(crate) fn apply(view: &mut View<'_>, totals: &mut Totals, number: u64, recor
         Record::Report(report) => apply_report(view, totals, number, report),
         Record::Ledger(ledger) => apply_ledger(view, ledger).map(|()| 0),
         Record::Filing(filing) => apply_filing(view, totals, number, filing),
+        Record::Deletion(deletion) => take_out(view, totals, number, &deletion.out).map(|()| 0),
+        Record::Loss(loss) => apply_loss(view, number, loss).map(|()| 0),
+        Record::Lost(_) | Record::Compaction(_) => Ok(0),
     }
+}
+
+/// Takes appearances out, and the octets that nobody needs because of it.
+pub(crate) fn take_out(view: &mut View<'_>, totals: &mut Totals, number: u64, out: &TakenOut) -> StoreResult<()> {
+    let identity = &out.identity.0;
+    for instance in &out.instances {
+        let owner = owner_key(view.keys, &instance.owner);
+        let place = place_key(view.keys, &instance.owner, &instance.folder, identity);
+        if let Some(entry) = view.get::<InstanceEntry>(Space::Instances, &[&owner, &place])? {
+            view.remove(Space::Instances, &[&owner, &place]);
+            totals.instances = totals.instances.saturating_sub(u64::from(!entry.known));
+        }
+        if instance.owner == CATCH_ALL {
+            view.keys(Space::CatchAll, &[identity])?.into_iter().for_each(|key| view.remove_key(key));
+        }
+        if !view.has_any(Space::Instances, &[&owner])? {
+            view.remove(Space::Owners, &[&owner]);
+        }
+    }
+    let gone = Gone { record: number, lost: false };
+    for id in &out.messages {
+        if let Some(entry) = view.get::<MessageEntry>(Space::Messages, &[&id.0])? {
+            view.remove(Space::Messages, &[&id.0]);
+            view.remove(Space::Variants, &[&entry.summary.identity.0, &id.0]);
+            totals.messages = totals.messages.saturating_sub(1);
+            totals.message_bytes = totals.message_bytes.saturating_sub(entry.summary.size);
+        }
+        view.put_clear(Space::Gone, &[&id.0], gone.encode());
+    }
+    out.parts.iter().try_for_each(|part| forget_part(view, totals, &part.0))?;
+    for report in &out.reports {
+        let name = Name::new(view.keys, &report.name.source, report.name.mailbox.as_deref(), &report.name.uidl);
+        for address in &report.unowned {
+            let address = address_key(view.keys, address);
+            view.remove(Space::Unowned, &[&address, identity, &name.source, &name.report]);
+        }
+        view.remove(Space::CatchAll, &[identity, &name.source, &name.report]);
+        give_up_report(view, &name, gone)?;
+    }
+    Ok(())
+}
+
+fn give_up_report(view: &mut View<'_>, name: &Name, gone: Gone) -> StoreResult<()> {
+    if let Some(mut collected) = view.get::<CollectedEntry>(Space::Collected, &[&name.source, &name.report])? {
+        collected.gone = Some(gone);
+        view.put(Space::Collected, &[&name.source, &name.report], &collected);
+    }
+    Ok(())
+}
+
+/// What is damaged beyond repair stays in the listings: that it was there is still true.
+fn apply_loss(view: &mut View<'_>, number: u64, loss: &LossRecord) -> StoreResult<()> {
+    let gone = Gone { record: number, lost: true };
+    for id in &loss.messages {
+        view.put_clear(Space::Gone, &[&id.0], gone.encode());
+    }
+    for report in &loss.reports {
+        let name = Name::new(view.keys, &report.source, report.mailbox.as_deref(), &report.uidl);
+        give_up_report(view, &name, gone)?;
+    }
+    Ok(())
+}
+
+/// Why a message's octets are not here any more, where that was recorded.
+pub(crate) fn gone(view: &View<'_>, id: &[u8; 16]) -> StoreResult<Option<Gone>> {
+    Ok(view.get_clear(Space::Gone, &[id])?.and_then(|octets| Gone::decode(&octets)))
+}
+
+/// Whether a message is stored, and not damaged beyond repair since.
+pub(crate) fn is_stored(view: &View<'_>, id: &[u8; 16]) -> StoreResult<bool> {
+    let Some(entry) = view.get::<MessageEntry>(Space::Messages, &[id])? else { return Ok(false) };
+    Ok(gone(view, id)?.is_none_or(|gone| gone.record < entry.record))
 }
 
 fn apply_report(view: &mut View<'_>, totals: &mut Totals, number: u64, report: &ReportRecord) -> StoreResult<u64> {
     for (slot, message) in report.messages.iter().enumerate() {
         apply_message(view, totals, number, slot, message)?;
     }
-    count_parts(view, totals, &report.raw.recipe)?;
     let name = Name::new(view.keys, &report.source, report.mailbox.as_deref(), &report.uidl);
+    let before: Option<CollectedEntry> = view.get(Space::Collected, &[&name.source, &name.report])?;
+    if before.is_none_or(|before| before.raw_sha256 != report.raw.sha256) {
+        count_parts(view, totals, &report.raw.recipe)?;
+    }
     let mut fresh = 0;
     if let Some(message) = &report.message {
         for instance in &report.instances {
@@ -235,6 +337,7 @@ fn apply_message(
     let summary = &message.summary;
     if !view.has(Space::Messages, &[&summary.id.0])? {
         totals.messages += 1;
+        totals.message_bytes += summary.size;
         view.put_clear(Space::Variants, &[&summary.identity.0, &summary.id.0], Vec::new());
         count_parts(view, totals, &message.recipe)?;
     }
@@ -246,12 +349,30 @@ fn apply_message(
 fn count_parts(view: &mut View<'_>, totals: &mut Totals, recipe: &Recipe) -> StoreResult<()> {
     for part in &recipe.parts {
         let name = part_name(view.keys, part);
+        let count = part_count(view, &name)?;
         totals.part_references += 1;
-        if !view.has(Space::Parts, &[&name])? {
-            totals.parts += 1;
-            view.put_clear(Space::Parts, &[&name], Vec::new());
-        }
+        totals.parts += u64::from(count == 0);
+        view.put_clear(Space::Parts, &[&name], (count + 1).to_be_bytes().to_vec());
     }
+    Ok(())
+}
+
+/// How often recipes name a part.
+fn part_count(view: &View<'_>, name: &[u8; 16]) -> StoreResult<u64> {
+    let count = view.get_clear(Space::Parts, &[name])?;
+    Ok(count.and_then(|octets| octets.try_into().ok()).map_or(0, u64::from_be_bytes))
+}
+
+fn forget_part(view: &mut View<'_>, totals: &mut Totals, name: &[u8; 16]) -> StoreResult<()> {
+    match part_count(view, name)? {
+        0 => return Ok(()),
+        1 => {
+            view.remove(Space::Parts, &[name]);
+            totals.parts = totals.parts.saturating_sub(1);
+        }
+        count => view.put_clear(Space::Parts, &[name], (count - 1).to_be_bytes().to_vec()),
+    }
+    totals.part_references = totals.part_references.saturating_sub(1);
     Ok(())
 }
 
@@ -332,6 +453,7 @@ fn apply_collected(
         outcome: decided.unwrap_or(report.outcome),
         collected_ms: report.collected_ms,
         appearances: fresh + before.map_or(0, |before| before.appearances),
+        gone: None,
     };
     view.put(Space::Collected, &[&source, &name], &entry);
     Ok(())

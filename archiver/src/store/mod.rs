@@ -10,8 +10,10 @@ mod add;
 pub mod base64;
 mod beside;
 mod catalog;
+mod delete;
 pub mod entry;
 mod error;
+mod escrow;
 mod examine;
 mod file;
 pub mod format;
@@ -25,24 +27,29 @@ mod query;
 mod read;
 pub mod recipe;
 mod records;
+mod rekey;
 mod report;
 mod scan;
 pub mod split;
+mod store_file;
 mod unlock;
 mod verify;
 mod write;
 
 pub(crate) use beside::{Appearance, Elsewhere, StoreCard, StoreState};
+pub use delete::{Deleted, Deletion};
 pub use error::{StoreError, StoreResult};
+pub use escrow::{EscrowIdentity, check_recipient};
 pub(crate) use examine::Examined;
 pub use file::{Filed, NewFiling, Unowned, UnownedMessage};
 pub(crate) use held::HeldKey;
 pub use held::{Decided, Held};
 pub(crate) use index::{rfc3339, rfc3339_ms};
-pub use open::{rebuild_catalog, restore_unlock};
+pub use open::rebuild_catalog;
+pub use rekey::{EscrowChange, PassphraseChange, Rekey, rekey, restore_unlock};
 pub use report::{Collected, Commit, NewReport, Outcome, Pending, StoreReceipt};
 pub use unlock::{Unlock, UnlockKey};
-pub use verify::{Problem, Verified};
+pub use verify::{Depth, Problem, Verified};
 
 use postkeep_shared::disk::Disk;
 use serde::Serialize;
@@ -106,12 +113,26 @@ impl Stats {
         self.part_references += other.part_references;
         self.chunks += other.chunks;
         self.packs += other.packs;
+        self.message_bytes += other.message_bytes;
         self.bytes_in += other.bytes_in;
         self.bytes_stored += other.bytes_stored;
         self.pack_bytes += other.pack_bytes;
         self.record_bytes += other.record_bytes;
         self.ratio = if self.bytes_in == 0 { 0.0 } else { self.bytes_stored as f64 / self.bytes_in as f64 };
     }
+}
+
+/// What `store stats --owners` says of one owner.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct OwnerStats {
+    /// The owner.
+    pub owner: String,
+    /// Appearances in the owner's archive.
+    pub instances: u64,
+    /// Octets of the messages there; one in two folders counts twice.
+    pub bytes: u64,
+    /// The store's octets, divided among the owners in proportion to `bytes`: what is shared belongs to nobody alone.
+    pub stored_share: u64,
 }
 
 /// What `store stats` says.
@@ -131,6 +152,8 @@ pub struct Stats {
     pub chunks: u64,
     /// Pack files.
     pub packs: u64,
+    /// Octets of all distinct messages.
+    pub message_bytes: u64,
     /// Octets of all reports as collected.
     pub bytes_in: u64,
     /// Octets of packs and records on disk.

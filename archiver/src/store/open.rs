@@ -4,24 +4,20 @@ use super::{
     Store, StoreError, StoreResult, Unlock, UnlockKey,
     catalog::{Batch, Catalog, FjallCatalog, MemoryCatalog, Space, View},
     index::{Totals, apply},
-    keyring::{Keyring, StoreFile, VERSION_OF_FAMILY},
+    keyring::Keyring,
     packs::{PackFile, Packs, Place},
     records::{Head, LogEnd, Records},
+    store_file::StoreFile,
 };
 use data_encoding::HEXLOWER;
 use postkeep_shared::{
     crypt::Password,
-    disk::{Disk, create_dirs, replace_file, write_new_file},
+    disk::{Disk, create_dirs, write_new_file},
 };
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    thread::sleep,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, thread::sleep, time::Duration};
 
 /// What the pairs of a catalog say; with another number it is built anew.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 4;
 /// Pairs that are put into a catalog at a time.
 const BATCH: usize = 4096;
 /// How long a writer waits for a reader to be done with the catalog.
@@ -39,6 +35,21 @@ impl Store {
         key: &UnlockKey,
         disk: Arc<dyn Disk>,
     ) -> StoreResult<Store> {
+        Self::create_with_escrow(dir, name, passphrase, key, None, disk)
+    }
+
+    /// As [`Self::create`]; the identity of `escrow` (an age recipient) opens it too.
+    ///
+    /// # Errors
+    /// As [`Self::create`]; [`StoreError::Recipient`].
+    pub fn create_with_escrow(
+        dir: &Path,
+        name: &str,
+        passphrase: &Password,
+        key: &UnlockKey,
+        escrow: Option<&str>,
+        disk: Arc<dyn Disk>,
+    ) -> StoreResult<Store> {
         let file = dir.join("store.toml");
         match disk.entry(&file) {
             Err(error) if error.is_missing() => {}
@@ -48,8 +59,8 @@ impl Store {
         for folder in ["packs", "records"] {
             create_dirs(&*disk, &dir.join(folder))?;
         }
-        let (_, content) = Keyring::create(name, passphrase, key)?;
-        let text = toml::to_string(&content).map_err(|e| StoreError::Failed(e.to_string()))?;
+        let (content, _) = StoreFile::create(name, passphrase, key, escrow)?;
+        let text = content.text()?;
         // Last: a store is there when this file is there, whole.
         write_new_file(&*disk, &file, text.as_bytes()).map_err(|error| match error {
             error if error.is_present() => StoreError::Present(dir.to_owned()),
@@ -64,7 +75,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::WrongKey`], [`StoreError::Absent`], [`StoreError::Damaged`], [`StoreError::CatalogInUse`].
     pub fn open(dir: &Path, unlock: &Unlock<'_>, disk: Arc<dyn Disk>) -> StoreResult<Store> {
-        let keys = Arc::new(open_keys(dir, unlock, &*disk)?);
+        let keys = Arc::new(open_keys_to_write(dir, unlock, &*disk)?);
         let path = dir.join("catalog");
         let catalog = open_catalog(&path, &*disk)?;
         let mut store = Self::assemble(dir, keys, disk, Box::new(catalog), true);
@@ -279,70 +290,21 @@ pub fn rebuild_catalog(dir: &Path, unlock: &Unlock<'_>, disk: Arc<dyn Disk>) -> 
     Store::open(dir, unlock, disk).map(|store| store.notes)
 }
 
-/// Makes a new unlock key at `key_file`, which must not exist, where the old one is lost: the recovery passphrase opens
-/// the stores in `dirs`. Those that it does not open are returned; at least one must open. `store.toml` of each first:
-/// killed in between, the passphrase still opens them and the command can run again.
-///
-/// # Errors
-/// [`StoreError`].
-pub fn restore_unlock(
-    dirs: &[&Path],
-    passphrase: &Password,
-    key_file: &Path,
-    disk: &dyn Disk,
-) -> StoreResult<Vec<PathBuf>> {
-    let unlock = UnlockKey::random();
-    let (mut changed, mut others, mut wrong) = (Vec::new(), Vec::new(), None);
-    for dir in dirs {
-        let mut file = read_store_file(dir, disk)?;
-        match file.rewrap(passphrase, &unlock, dir) {
-            Ok(()) => changed.push((dir, file)),
-            Err(error @ StoreError::WrongKey { .. }) => {
-                others.push(dir.to_path_buf());
-                wrong = Some(error);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    if let (true, Some(error)) = (changed.is_empty(), wrong) {
-        return Err(error);
-    }
-    for (dir, mut file) in changed {
-        write_store_file(dir, &mut file, &Unlock::Key(&unlock), disk)?;
-    }
-    unlock.save(key_file, disk)?;
-    Ok(others)
-}
-
 fn open_keys(dir: &Path, unlock: &Unlock<'_>, disk: &dyn Disk) -> StoreResult<Keyring> {
-    Keyring::open(&read_store_file(dir, disk)?, unlock, dir)
+    let file = StoreFile::read(dir, disk)?;
+    file.keyring(&file.root_keys(unlock, dir)?, dir)
 }
 
-pub(super) fn read_store_file(dir: &Path, disk: &dyn Disk) -> StoreResult<StoreFile> {
-    let path = dir.join("store.toml");
-    let octets = match disk.read(&path, 64 * 1024) {
-        Err(error) if error.is_missing() => return Err(StoreError::Absent(dir.to_owned())),
-        other => other?,
-    };
-    let damaged = || StoreError::damaged(&path, 0, "not a store file; restore it from a backup");
-    let text = std::str::from_utf8(&octets).map_err(|_| damaged())?;
-    let file: StoreFile = toml::from_str(text).map_err(|_| damaged())?;
-    if file.version != if file.root.is_some() { VERSION_OF_FAMILY } else { 1 } {
-        return Err(StoreError::Version { path, version: file.version });
+/// As [`open_keys`] for a writer, which ends a change of the unlock key that was cut off.
+fn open_keys_to_write(dir: &Path, unlock: &Unlock<'_>, disk: &dyn Disk) -> StoreResult<Keyring> {
+    let mut file = StoreFile::read(dir, disk)?;
+    let keys = file.root_keys(unlock, dir)?;
+    if let Unlock::Key(key) = unlock
+        && file.settle(key, &keys, dir)?
+    {
+        file.write(dir, disk)?;
     }
-    Ok(file)
-}
-
-/// Puts a changed `store.toml` in the place of the one before, with its check.
-pub(super) fn write_store_file(
-    dir: &Path,
-    file: &mut StoreFile,
-    unlock: &Unlock<'_>,
-    disk: &dyn Disk,
-) -> StoreResult<()> {
-    file.check = Some(file.checked_by(&Keyring::open(file, unlock, dir)?));
-    let text = toml::to_string(&file).map_err(|e| StoreError::Failed(format!("store.toml cannot be written: {e}")))?;
-    Ok(replace_file(disk, &dir.join("store.toml"), text.as_bytes())?)
+    file.keyring(&keys, dir)
 }
 
 /// Opens the catalog for a writer; one that cannot be opened is built anew.

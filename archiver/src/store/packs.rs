@@ -272,6 +272,19 @@ impl Packs {
         open_frame(&self.keys, &place.pack, place.offset, &header, &sealed).map_err(|e| damaged(e.to_string()))
     }
 
+    /// Whether the pack of a place is there and long enough; nothing of it is read.
+    pub(crate) fn check_place(&self, id: &ChunkId, place: &Place) -> StoreResult<()> {
+        match self.reader(&place.pack) {
+            Err(StoreError::Disk(error)) if error.is_missing() => Err(StoreError::ChunkMissing(HEXLOWER.encode(id))),
+            Err(error) => Err(error),
+            Ok(file) if locked(&file).len()? > place.offset => Ok(()),
+            Ok(_) => {
+                let detail = "the file ends before the chunk does";
+                Err(StoreError::damaged(&self.path(&place.pack), place.offset, detail))
+            }
+        }
+    }
+
     /// Names and lengths of the packs written to since the last call, for the catalog.
     pub(crate) fn take_lengths(&mut self) -> Vec<(PackId, u64)> {
         let open = self.open.as_ref().map(|open| (open.id, open.len));

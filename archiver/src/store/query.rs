@@ -1,7 +1,7 @@
 //! Questions to a store.
 
 use super::{
-    Collected, Filed, Listed, Stats, Store, StoreResult,
+    Collected, Filed, Listed, OwnerStats, Stats, Store, StoreResult,
     catalog::{Space, key, sealed_pairs},
     entry::{FiledBy, InstanceRecord, ReportRecord, decode_entry},
     index::{CollectedEntry, InstanceEntry, ledger_key, owner_key, rfc3339_ms, source_key},
@@ -130,6 +130,7 @@ impl Store {
             instances: totals.instances,
             parts: totals.parts,
             part_references: totals.part_references,
+            message_bytes: totals.message_bytes,
             chunks,
             packs: packs.len() as u64,
             bytes_in: totals.bytes_in,
@@ -139,6 +140,39 @@ impl Store {
             ratio,
         })
     }
+
+    /// Numbers of every owner's archive, sorted by name.
+    ///
+    /// # Errors
+    /// [`super::StoreError`].
+    pub fn owner_stats(&self) -> StoreResult<Vec<OwnerStats>> {
+        let mut found = Vec::new();
+        for pair in sealed_pairs::<String>(&*self.catalog, &self.keys, Space::Owners, &[]) {
+            let owner = pair?.1;
+            let mut stats = OwnerStats { owner, ..OwnerStats::default() };
+            let key = owner_key(&self.keys, &stats.owner);
+            for pair in sealed_pairs::<InstanceEntry>(&*self.catalog, &self.keys, Space::Instances, &[&key]) {
+                let entry = pair?.1;
+                if !entry.known {
+                    stats.instances += 1;
+                    stats.bytes += entry.listed.size;
+                }
+            }
+            found.push(stats);
+        }
+        found.sort_unstable_by(|a, b| a.owner.cmp(&b.owner));
+        let (all, stored) = (found.iter().map(|owner| owner.bytes).sum::<u64>(), self.stats()?.bytes_stored);
+        for owner in &mut found {
+            owner.stored_share = share(stored, owner.bytes, all);
+        }
+        Ok(found)
+    }
+}
+
+/// `part` of `whole` of `octets`.
+fn share(octets: u64, part: u64, whole: u64) -> u64 {
+    let share = (u128::from(octets) * u128::from(part)).checked_div(u128::from(whole)).unwrap_or_default();
+    u64::try_from(share).unwrap_or(u64::MAX)
 }
 
 fn collected(entry: CollectedEntry) -> Collected {

@@ -25,7 +25,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoSuchMessage`] and the others.
     pub fn read_message(&self, id: &str, out: &mut dyn Write) -> StoreResult<()> {
-        let entry = self.message_entry(id)?;
+        let entry = match self.message_entry(id) {
+            Err(StoreError::NoSuchMessage(_)) => return Err(self.absence(id)?),
+            other => other?,
+        };
         self.write_message(&entry, out, 0)
     }
 
@@ -35,6 +38,7 @@ impl Store {
     /// [`StoreError::NoSuchMessage`] (naming the uidl) and the others.
     pub fn read_report(&self, source: &str, mailbox: Option<&str>, uidl: &str, out: &mut dyn Write) -> StoreResult<()> {
         let entry = self.collected_entry(source, mailbox, uidl)?;
+        let entry = entry.filter(|entry| entry.gone.is_none_or(|gone| gone.lost));
         let entry = entry.ok_or_else(|| StoreError::NoSuchMessage(uidl.to_owned()))?;
         let report = self.report(entry.record)?;
         self.rebuild_checked(&report.raw.recipe, report.raw.sha256, report.raw.size, uidl, out, 0)
@@ -79,11 +83,11 @@ impl Store {
     pub(super) fn report(&self, number: u64) -> StoreResult<ReportRecord> {
         match self.record(number)? {
             Record::Report(report) => Ok(*report),
-            Record::Ledger(_) | Record::Filing(_) => Err(StoreError::CatalogDamaged),
+            _ => Err(StoreError::CatalogDamaged),
         }
     }
 
-    fn write_message(&self, entry: &MessageEntry, out: &mut dyn Write, depth: usize) -> StoreResult<()> {
+    pub(super) fn write_message(&self, entry: &MessageEntry, out: &mut dyn Write, depth: usize) -> StoreResult<()> {
         let record = self.record(entry.record)?;
         let message = record.messages().get(entry.slot).filter(|message| message.summary.id == entry.summary.id);
         let message = message.ok_or(StoreError::CatalogDamaged)?;
@@ -148,6 +152,14 @@ impl Store {
             plain.chunks(64 * 1024).try_for_each(|step| encoder.push(step)).map_err(StoreError::Output)?;
         }
         encoder.finish().map_err(StoreError::Output)
+    }
+
+    /// Whether a chunk has a place in a pack that is there and long enough; nothing of it is read.
+    pub(super) fn chunk_is_there(&self, chunk: &ChunkRef) -> StoreResult<()> {
+        let place = self.clear_value(Space::Chunks, &[chunk.id()])?;
+        let place = place.and_then(|octets| Place::decode(&octets));
+        let place = place.ok_or_else(|| StoreError::ChunkMissing(HEXLOWER.encode(chunk.id())))?;
+        self.packs.check_place(chunk.id(), &place)
     }
 
     fn chunk(&self, chunk: &ChunkRef) -> StoreResult<Vec<u8>> {

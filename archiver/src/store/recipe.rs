@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub struct ChunkRef(pub Hex<32>, pub u32);
 
 /// Octets written as hex.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hex<const N: usize>(pub [u8; N]);
 
 impl ChunkRef {
@@ -17,6 +17,12 @@ impl ChunkRef {
     #[must_use]
     pub fn id(&self) -> &ChunkId {
         &self.0.0
+    }
+}
+
+impl<const N: usize> Default for Hex<N> {
+    fn default() -> Self {
+        Self([0; N])
     }
 }
 

@@ -1,6 +1,6 @@
 //! What opens a store without a person: the unlock key file (`docs/formats/pack.md`, keys).
 
-use super::{StoreError, StoreResult};
+use super::{EscrowIdentity, StoreError, StoreResult};
 use data_encoding::BASE64;
 use postkeep_shared::{
     crypt::{Password, SecretBytes, random},
@@ -20,6 +20,8 @@ pub enum Unlock<'a> {
     Key(&'a UnlockKey),
     /// With the recovery passphrase that was shown when the store was made.
     Passphrase(&'a Password),
+    /// With the identity of its escrow.
+    Escrow(&'a EscrowIdentity),
 }
 
 impl UnlockKey {

@@ -5,12 +5,14 @@ use super::{
     catalog::{Space, key},
     entry::{FilingRecord, MessageRecord, Record, ReportRecord, decode_entry},
     format::record::RecordError,
-    open::read_store_file,
+    index::{Gone, MessageEntry, is_stored},
     packs::PackFile,
+    recipe::Recipe,
     records::{Head, LogEnd},
+    store_file::StoreFile,
 };
 use data_encoding::HEXLOWER;
-use postkeep_shared::mail::Hasher;
+use postkeep_shared::{crypt::random, mail::Hasher};
 use serde::Serialize;
 use std::{
     collections::HashMap,
@@ -30,15 +32,37 @@ pub struct Problem {
     pub detail: String,
 }
 
+/// How much is looked at.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Depth {
+    /// Structure: headers, tables, footers, lengths, the chain of records, catalog against packs, and that every chunk
+    /// that is needed is there. No content of packs is read but that of packs that are not sealed yet.
+    Quick,
+    /// As quick, and random messages are rebuilt and compared: so many per cent (at least one) …
+    Percent(f64),
+    /// … or this number.
+    Count(u64),
+    /// Everything is read and compared.
+    Full,
+}
+
 /// What `store verify` says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Verified {
     /// No problem was found.
     pub ok: bool,
-    /// Messages rebuilt and compared.
+    /// `quick`, `sample` or `full`.
+    pub mode: &'static str,
+    /// Messages rebuilt and compared; with `quick` those whose chunks are all there.
     pub messages: u64,
-    /// Reports rebuilt and compared.
+    /// Reports rebuilt and compared; with `quick` and `sample` those whose chunks are all there.
     pub reports: u64,
+    /// Messages that a person deleted: they are not looked for.
+    pub deleted: u64,
+    /// Messages, reports and records that were found damaged beyond repair before, and are recorded as that.
+    pub lost: u64,
+    /// With `sample`: random messages that were rebuilt and compared.
+    pub sampled: u64,
     /// Distinct parts.
     pub parts: u64,
     /// Pack files read.
@@ -55,6 +79,10 @@ impl Verified {
     /// Adds what was found in another store.
     pub fn add(&mut self, other: Self) {
         self.ok &= other.ok;
+        self.mode = other.mode;
+        self.deleted += other.deleted;
+        self.lost += other.lost;
+        self.sampled += other.sampled;
         self.messages += other.messages;
         self.reports += other.reports;
         self.parts += other.parts;
@@ -69,6 +97,20 @@ impl Verified {
     }
 }
 
+/// Counts steps for a bar: a pack or a record each.
+struct Steps<'a> {
+    done: u64,
+    total: u64,
+    tell: &'a mut dyn FnMut(u64, u64),
+}
+
+impl Steps<'_> {
+    fn step(&mut self) {
+        self.done += 1;
+        (self.tell)(self.done, self.total.max(self.done));
+    }
+}
+
 impl Store {
     /// Reads and recomputes everything, past the page cache: every frame of every pack, every record and their chain,
     /// every message and report.
@@ -76,27 +118,58 @@ impl Store {
     /// # Errors
     /// Only when it cannot go on at all; damage is in [`Verified::problems`].
     pub fn verify(&self) -> StoreResult<Verified> {
-        let mut found = Verified { parts: self.totals.parts, ..Verified::default() };
+        self.verify_with(Depth::Full, &mut |_, _| ())
+    }
+
+    /// As [`Self::verify`], as deep as told; `progress` hears of steps done and of how many there are.
+    ///
+    /// # Errors
+    /// As [`Self::verify`].
+    pub fn verify_with(&self, depth: Depth, progress: &mut dyn FnMut(u64, u64)) -> StoreResult<Verified> {
+        let mode = match depth {
+            Depth::Quick => "quick",
+            Depth::Percent(_) | Depth::Count(_) => "sample",
+            Depth::Full => "full",
+        };
+        let full = depth == Depth::Full;
+        let mut found = Verified { mode, parts: self.totals.parts, ..Verified::default() };
+        let total = self.packs.list()?.0.len() as u64 + self.head.number;
+        let mut steps = Steps { done: 0, total, tell: progress };
         self.verify_store_file(&mut found)?;
-        self.verify_packs(&mut found)?;
+        self.verify_packs(full, &mut found, &mut steps)?;
         self.packs.fresh();
-        let end = self.records.read_on(Head::default(), &mut |record, _, _| {
+        let end = self.records.read_on(Head::default(), &mut |record, head, _| {
             found.records += 1;
-            match record {
-                Record::Report(report) => self.verify_report(&report, &mut found),
-                Record::Ledger(_) => Ok(()),
-                Record::Filing(filing) => self.verify_filing(&filing, &mut found),
-            }
+            steps.step();
+            self.verify_record(head.number, &record, full, &mut found)
         });
+        let sampled = if full { Ok(()) } else { self.verify_sample(depth, &mut found) };
         self.packs.cached();
         self.verify_log(end?, &mut found);
+        sampled?;
         found.ok = found.problems.is_empty();
         Ok(found)
     }
 
-    /// Both wraps of the store key: one of them is needed only on a bad day.
+    fn verify_record(&self, number: u64, record: &Record, full: bool, found: &mut Verified) -> StoreResult<()> {
+        for message in record.messages() {
+            self.verify_message(number, message, full, found)?;
+        }
+        match record {
+            Record::Report(report) => self.verify_report(number, report, full, found),
+            Record::Filing(filing) => self.verify_filing(filing, found),
+            Record::Lost(_) => {
+                found.lost += 1;
+                found.notes.push(format!("record {number} was found damaged beyond repair before"));
+                Ok(())
+            }
+            Record::Ledger(_) | Record::Deletion(_) | Record::Loss(_) | Record::Compaction(_) => Ok(()),
+        }
+    }
+
+    /// All wraps of the store key: most of them are needed only on a bad day.
     fn verify_store_file(&self, found: &mut Verified) -> StoreResult<()> {
-        let file = read_store_file(&self.dir, &*self.disk)?;
+        let file = StoreFile::read(&self.dir, &*self.disk)?;
         match &file.check {
             Some(check) if *check == file.checked_by(&self.keys) => {}
             Some(_) => found.problem(
@@ -104,12 +177,19 @@ impl Store {
                 self.dir.join("store.toml").display().to_string(),
                 "it was changed or has decayed; restore it from a backup",
             ),
+            None if file.version > 1 => {
+                let file = self.dir.join("store.toml").display().to_string();
+                found.problem("store-file-damaged", file, "it has no check; restore it from a backup");
+            }
             None => found.notes.push("store.toml is of an earlier build and has no check".to_owned()),
+        }
+        if file.key_by_unlock_next.is_some() {
+            found.notes.push("store.toml holds two unlock wraps: a `store rekey` was cut off; say it again".to_owned());
         }
         Ok(())
     }
 
-    fn verify_packs(&self, found: &mut Verified) -> StoreResult<()> {
+    fn verify_packs(&self, full: bool, found: &mut Verified, steps: &mut Steps<'_>) -> StoreResult<()> {
         let (packs, others) = self.packs.list()?;
         found.notes.extend(others.iter().map(|path| format!("{} is no pack and was left alone", path.display())));
         let mut known = self.known_packs()?;
@@ -119,13 +199,14 @@ impl Store {
                 let detail = format!("{} octets, {len} were there before", pack.len);
                 found.problem("pack-truncated", pack.path.display().to_string(), detail);
             }
-            match self.verify_pack(&pack, found) {
+            match self.verify_pack(&pack, full, found) {
                 Err(StoreError::Disk(error)) => {
                     found.problem("pack-damaged", pack.path.display().to_string(), error);
                 }
                 other => other?,
             }
             found.packs += 1;
+            steps.step();
         }
         for id in known.into_keys() {
             found.problem("pack-missing", self.packs.path(&id).display().to_string(), "the file is not there");
@@ -144,8 +225,8 @@ impl Store {
         known.collect()
     }
 
-    fn verify_pack(&self, pack: &PackFile, found: &mut Verified) -> StoreResult<()> {
-        let scan = self.packs.scan(pack, true)?;
+    fn verify_pack(&self, pack: &PackFile, full: bool, found: &mut Verified) -> StoreResult<()> {
+        let scan = self.packs.scan(pack, full)?;
         for (at, error) in &scan.damage {
             found.problem("pack-damaged", place(&pack.path, *at), error);
         }
@@ -161,28 +242,35 @@ impl Store {
         Ok(())
     }
 
-    fn verify_report(&self, report: &ReportRecord, found: &mut Verified) -> StoreResult<()> {
-        for message in &report.messages {
-            found.messages += 1;
-            self.verify_message(message, found)?;
-        }
-        found.reports += 1;
-        let mut digest = Receipted::new(report);
-        let (recipe, sha256, size) = (&report.raw.recipe, report.raw.sha256, report.raw.size);
+    fn verify_report(&self, number: u64, report: &ReportRecord, full: bool, found: &mut Verified) -> StoreResult<()> {
         let name = format!("{} {}", report.source, report.uidl);
-        match self.rebuild_checked(recipe, sha256, size, &report.uidl, &mut digest, 0) {
-            Ok(()) if !digest.fits() => found.notes.push(format!("{name}: not what the gateway's receipt says")),
-            Ok(()) => {}
-            Err(error) => damage("report-damaged", name, error, found)?,
+        let collected = self.collected_entry(&report.source, report.mailbox.as_deref(), &report.uidl)?;
+        let gone = collected.and_then(|entry| entry.gone).filter(|gone| number < gone.record);
+        if gone.is_some_and(|gone| !gone.lost) {
+            return Ok(());
+        }
+        let (recipe, sha256, size) = (&report.raw.recipe, report.raw.sha256, report.raw.size);
+        let mut digest = Receipted::new(report);
+        let result = match full {
+            true => self.rebuild_checked(recipe, sha256, size, &report.uidl, &mut digest, 0),
+            false => self.check_chunks(recipe),
+        };
+        found.reports += u64::from(result.is_ok());
+        match (result, gone) {
+            (Ok(()), _) if full && !digest.fits() => {
+                found.notes.push(format!("{name}: not what the gateway's receipt says"));
+            }
+            (Ok(()), _) => {}
+            (Err(_), Some(_)) => {
+                found.lost += 1;
+                found.notes.push(format!("report {name} was found damaged beyond repair before"));
+            }
+            (Err(error), None) => found.problem("report-damaged", name, error),
         }
         Ok(())
     }
 
     fn verify_filing(&self, filing: &FilingRecord, found: &mut Verified) -> StoreResult<()> {
-        for message in &filing.messages {
-            found.messages += 1;
-            self.verify_message(message, found)?;
-        }
         if self.collected_entry(&filing.source, filing.mailbox.as_deref(), &filing.uidl)?.is_none() {
             let name = format!("{} {}", filing.source, filing.uidl);
             found.problem("record-missing", name, "it was filed again later, but its own record is not there");
@@ -190,18 +278,84 @@ impl Store {
         Ok(())
     }
 
-    fn verify_message(&self, message: &MessageRecord, found: &mut Verified) -> StoreResult<()> {
+    fn verify_message(
+        &self,
+        number: u64,
+        message: &MessageRecord,
+        full: bool,
+        found: &mut Verified,
+    ) -> StoreResult<()> {
         let name = HEXLOWER.encode(&message.summary.id.0);
+        let gone = self.clear_value(Space::Gone, &[&message.summary.id.0])?.and_then(|octets| Gone::decode(&octets));
+        let gone = gone.filter(|gone| number < gone.record);
+        if gone.is_some_and(|gone| !gone.lost) {
+            found.deleted += 1;
+            return Ok(());
+        }
         let (sha256, size) = (message.summary.sha256, message.summary.size);
-        match self.rebuild_checked(&message.recipe, sha256, size, &name, &mut io::sink(), 0) {
-            Ok(()) => {}
-            Err(error) => damage("message-damaged", name.clone(), error, found)?,
+        let result = match full {
+            true => self.rebuild_checked(&message.recipe, sha256, size, &name, &mut io::sink(), 0),
+            false => self.check_chunks(&message.recipe),
+        };
+        found.messages += u64::from(result.is_ok());
+        match (result, gone) {
+            (Ok(()), _) => {}
+            (Err(_), Some(_)) => {
+                found.lost += 1;
+                found.notes.push(format!("message {name} was found damaged beyond repair before"));
+            }
+            // The others are still looked at.
+            (Err(error), None) => found.problem("message-damaged", name.clone(), error),
         }
         if self.clear_value(Space::Messages, &[&message.summary.id.0])?.is_none() {
             let detail = "the catalog does not know this message; run `store rebuild-catalog`";
             found.problem("catalog-incomplete", name, detail);
         }
         Ok(())
+    }
+
+    /// Whether every chunk of a recipe has a place in a pack that is there and long enough.
+    fn check_chunks(&self, recipe: &Recipe) -> StoreResult<()> {
+        recipe.chunks().try_for_each(|chunk| self.chunk_is_there(chunk))
+    }
+
+    /// Random messages, rebuilt and compared.
+    fn verify_sample(&self, depth: Depth, found: &mut Verified) -> StoreResult<()> {
+        for id in self.sample(depth)? {
+            found.sampled += 1;
+            let name = HEXLOWER.encode(&id);
+            let Some(entry) = self.value::<MessageEntry>(Space::Messages, &[&id])? else { continue };
+            if self.with_view(|view| is_stored(view, &id))?
+                && let Err(error) = self.write_message(&entry, &mut io::sink(), 0)
+            {
+                found.problem("message-damaged", name, error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ids of random messages.
+    fn sample(&self, depth: Depth) -> StoreResult<Vec<[u8; 16]>> {
+        let wanted = match depth {
+            Depth::Quick | Depth::Full => return Ok(Vec::new()),
+            Depth::Count(count) => count,
+            Depth::Percent(percent) => ((percent / 100.0 * self.totals.messages as f64).ceil() as u64).max(1),
+        };
+        let (mut taken, mut seen) = (Vec::new(), 0);
+        // One pass, every message with the same chance, and never more in memory than are wanted (reservoir sampling).
+        for pair in self.catalog.prefix(&key(Space::Messages, &[])) {
+            let Some(id) = pair?.0.last_chunk::<16>().copied() else { continue };
+            seen += 1;
+            if (taken.len() as u64) < wanted {
+                taken.push(id);
+                continue;
+            }
+            let place = u64::from_be_bytes(random()) % seen;
+            if let Some(slot) = usize::try_from(place).ok().and_then(|place| taken.get_mut(place)) {
+                *slot = id;
+            }
+        }
+        Ok(taken)
     }
 
     fn verify_log(&self, end: LogEnd, found: &mut Verified) {
@@ -226,12 +380,6 @@ impl Store {
 
 fn place(path: &Path, at: u64) -> String {
     format!("{} octet {at}", path.display())
-}
-
-/// Every error of reading one message is damage of that message: the others are still looked at.
-fn damage(kind: &'static str, name: String, error: StoreError, found: &mut Verified) -> StoreResult<()> {
-    found.problem(kind, name, error);
-    Ok(())
 }
 
 /// Recomputes the salted digest of the gateway's receipt.

@@ -36,12 +36,23 @@ impl Place {
         place
     }
 
+    /// Another place with the same octets.
+    pub fn copied(&self) -> Self {
+        let place = Self(tempfile::tempdir().expect("temporary folder"));
+        copy(self.0.path(), place.0.path());
+        place
+    }
+
     pub fn store(&self) -> PathBuf {
         self.0.path().join("stores/main")
     }
 
+    pub fn key_file(&self) -> PathBuf {
+        self.0.path().join("unlock.key")
+    }
+
     pub fn key(&self) -> UnlockKey {
-        UnlockKey::load(&self.0.path().join("unlock.key"), &LocalDisk).expect("loads")
+        UnlockKey::load(&self.key_file(), &LocalDisk).expect("loads")
     }
 
     pub fn open(&self) -> Store {
@@ -65,6 +76,20 @@ impl Place {
         let verified = self.open_read().verify().expect("goes on");
         assert!(verified.ok, "{verified:#?}");
         assert_eq!(verified.reports, reports);
+    }
+}
+
+/// Copies everything in a folder.
+pub fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).expect("reads") {
+        let entry = entry.expect("reads");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("known").is_dir() {
+            std::fs::create_dir_all(&target).expect("makes");
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).expect("copies");
+        }
     }
 }
 

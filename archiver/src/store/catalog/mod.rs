@@ -37,7 +37,7 @@ pub(crate) enum Space {
     Collected = 9,
     /// Source, node and mailbox, number → ledger entry.
     Ledger = 10,
-    /// Distinct parts → nothing.
+    /// Distinct parts → how often recipes name them.
     Parts = 11,
     /// Every message of an identity → nothing.
     Variants = 12,
@@ -47,6 +47,8 @@ pub(crate) enum Space {
     CatchAll = 14,
     /// Report, record number → nothing: what was filed later.
     Filings = 15,
+    /// Message id → [`super::index::Gone`], in clear: deleted, or damaged beyond repair.
+    Gone = 16,
     /// Source, mailbox and uidl of every report that was ever kept whole and filed nowhere → nothing.
     Held = 20,
 }

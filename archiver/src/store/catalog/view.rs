@@ -60,6 +60,26 @@ impl View<'_> {
         Ok(false)
     }
 
+    /// Every key that begins with these fields.
+    pub(crate) fn keys(&self, space: Space, fields: &[&[u8]]) -> StoreResult<Vec<Vec<u8>>> {
+        let prefix = key(space, fields);
+        let mut keys = Vec::new();
+        for pair in self.catalog.prefix(&prefix) {
+            let (key, _) = pair?;
+            if !self.batch.0.contains_key(&key) {
+                keys.push(key);
+            }
+        }
+        let changed = self.batch.0.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+        keys.extend(changed.filter(|(_, value)| value.is_some()).map(|(key, _)| key.clone()));
+        Ok(keys)
+    }
+
+    /// Takes out a key that [`Self::keys`] gave.
+    pub(crate) fn remove_key(&mut self, key: Vec<u8>) {
+        self.batch.0.insert(key, None);
+    }
+
     /// Takes a key out.
     pub(crate) fn remove(&mut self, space: Space, fields: &[&[u8]]) {
         self.batch.0.insert(key(space, fields), None);
