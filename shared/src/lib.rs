@@ -11,6 +11,7 @@ pub mod disk;
 pub mod drive;
 pub mod mail;
 pub mod mailer;
+pub mod metrics;
 pub mod pop3;
 pub mod receipt;
 pub mod run;

@@ -27,6 +27,15 @@ impl FromStr for MailboxId {
     }
 }
 
+impl MailboxId {
+    /// Eight hex digits that stand for the mailbox where its name, which is a secret, may not be shown: figures, alarms.
+    /// They do not lead back to it: it has 128 random bits.
+    #[must_use]
+    pub fn label(&self) -> String {
+        super::Digest::of(&[b"postkeep 2026 label of a mailbox".as_slice(), &self.0].concat()).short(8)
+    }
+}
+
 impl fmt::Display for MailboxId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "mbx-{}", data_encoding::HEXLOWER.encode(&self.0))
@@ -38,6 +47,13 @@ impl Uidl {
     #[must_use]
     pub fn now() -> Self {
         Self(*uuid::Uuid::now_v7().as_bytes())
+    }
+
+    /// When it was made, milliseconds since 1970-01-01 UTC (RFC 9562 §5.7). A name given by somebody else may say
+    /// anything: for people only.
+    #[must_use]
+    pub fn time_ms(&self) -> u64 {
+        self.0.iter().take(6).fold(0, |time, octet| time << 8 | u64::from(*octet))
     }
 }
 
@@ -79,6 +95,7 @@ mod tests {
         assert_eq!(id.to_string(), "mbx-000102030405060708090a0b0c0d0e0f");
         let uidl = Uidl::now();
         assert_eq!(uidl.to_string().parse(), Ok(uidl));
+        assert!(crate::run::now_ms().abs_diff(uidl.time_ms()) < 60_000);
         for bad in ["", "mbx-", "mbx-00", "../../x", "mbx-000102030405060708090a0b0c0d0e0g"] {
             assert!(bad.parse::<MailboxId>().is_err(), "{bad}");
             assert!(bad.parse::<Uidl>().is_err(), "{bad}");

@@ -4,6 +4,7 @@ mod clock;
 mod dumps;
 mod exit;
 mod local;
+pub mod manager;
 mod printable;
 mod prompt;
 mod shutdown;
