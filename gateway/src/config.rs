@@ -52,6 +52,8 @@ pub struct GatewayConfig {
     pub sync: SyncConfig,
     /// `[alarms]` and `[mail]`.
     pub alarms: GatewayAlarms,
+    /// `metrics.listen`: where figures and health are told; nowhere unless asked for.
+    pub metrics: Vec<SocketAddr>,
     /// `[log]`.
     pub log: LogConfig,
 }
@@ -185,17 +187,14 @@ impl GatewayConfig {
         let sync = root.section("sync");
         let sync = SyncConfig::take(&sync, &config, addresses(&sync, "listen", &[], &mut taken));
         let alarms = GatewayAlarms::take(&config, root, hostname.as_deref().unwrap_or_default());
+        let metrics = addresses(&root.section("metrics"), "listen", &[], &mut taken);
         let log = LogConfig::take(&root.section("log"));
-        if root.has("metrics") {
-            root.section("metrics");
-            root.mistake("metrics", "this version cannot do that yet; remove the section");
-        }
         let file = config.file().to_owned();
         // A wrong host name is a mistake, so the empty text never leaves here.
         let hostname = hostname.unwrap_or_default();
         let domains = domains.unwrap_or_else(|| vec![hostname.clone()]);
         config.finish()?;
-        Ok(Self { file, hostname, domains, data_dir, smtp, pop3, tls, sources, dns, sync, alarms, log })
+        Ok(Self { file, hostname, domains, data_dir, smtp, pop3, tls, sources, dns, sync, alarms, metrics, log })
     }
 }
 

@@ -12,6 +12,7 @@ pub mod control;
 pub mod doctor;
 pub mod ledger;
 pub mod mailbox;
+pub mod metrics;
 pub mod node;
 pub mod pop3;
 pub mod server;

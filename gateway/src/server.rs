@@ -17,7 +17,9 @@ pub use presence::Presence;
 use crate::{
     alarms::{self, GatewayAlarms},
     config::{CertificateSource, GatewayConfig},
-    control, pop3, smtp,
+    control,
+    metrics::{Counters, Teller},
+    pop3, smtp,
     sources::Sources,
     spool::{Spool, SpoolError},
     sync,
@@ -32,6 +34,7 @@ use listen::{Listener, bind};
 use postkeep_shared::{
     alarm::Alarms,
     disk::Disk,
+    metrics::Told,
     run::{Failure, Shutdown, ShutdownTrigger},
 };
 use spare::{Shortage, Spare};
@@ -86,6 +89,8 @@ struct Services {
     pop3_limits: Limits,
     acme: Responder,
     acme_limits: Limits,
+    counters: Arc<Counters>,
+    teller: Arc<Teller>,
 }
 
 /// Opens the data directory, binds every address, and serves until `shutdown`.
@@ -234,7 +239,7 @@ fn renewal(config: &GatewayConfig, answers: &Arc<Answers>, disk: Arc<dyn Disk>) 
 fn services(
     config: &GatewayConfig,
     spool: &Spool,
-    certificates: &Certificates,
+    certificates: &Arc<Certificates>,
     authorities: &Arc<ClientAuthorities>,
     answers: Arc<Answers>,
 ) -> Result<Services, Failure> {
@@ -242,6 +247,7 @@ fn services(
     let smtp_tls = certificates.acceptor(Protocol::Smtp).map_err(Failure::cannot)?;
     let smtp_tls = smtp_tls.asking_clients(Arc::clone(authorities));
     let sources = Arc::new(Sources::open(&config.sources, &config.dns).map_err(Failure::usage)?);
+    let counters = Arc::new(Counters::default());
     let first_answers = Arc::clone(&sources);
     tokio::spawn(async move { first_answers.warm().await });
     Ok(Services {
@@ -260,6 +266,7 @@ fn services(
             },
             tls: Some(smtp_tls.clone()),
             sources: Arc::clone(&sources),
+            counters: Arc::clone(&counters),
         }),
         smtp_tls,
         smtp_limits: Limits::new(
@@ -278,6 +285,7 @@ fn services(
             tls: pop3_tls.clone(),
             idle_timeout: config.pop3.idle_timeout,
             login_timeout: config.pop3.login_timeout,
+            counters: Arc::clone(&counters),
         }),
         pop3_tls,
         pop3_limits: Limits::new(
@@ -287,6 +295,8 @@ fn services(
         ),
         acme: Responder::new(answers)?,
         acme_limits: Limits::new(ACME_CONNECTIONS.0, ACME_CONNECTIONS.1, 0),
+        teller: Arc::new(Teller::new(spool.clone(), Arc::clone(certificates), Arc::clone(&counters))),
+        counters,
     })
 }
 
@@ -314,6 +324,16 @@ async fn run(
         }
     }
     for listener in listeners {
+        if listener.kind == Kind::Metrics {
+            let teller = Arc::clone(&services.teller) as Arc<dyn Told>;
+            accepting.spawn(postkeep_shared::metrics::serve(
+                listener.socket,
+                teller,
+                crate::metrics::PREFIX,
+                stopping.clone(),
+            ));
+            continue;
+        }
         if listener.kind == Kind::Sync {
             if let Some(peers) = &peers {
                 let (all, acceptor) = (spool.mailboxes().clone(), peers.acceptor.clone());
@@ -403,12 +423,18 @@ fn admit(kind: Kind, services: &Services, stream: &TcpStream, peer: SocketAddr) 
     let (limits, known) = match kind {
         Kind::Smtp | Kind::Smtps => (&services.smtp_limits, services.smtp.sources.names_network_of(peer.ip())),
         Kind::AcmeTls | Kind::AcmeHttp => (&services.acme_limits, false),
-        Kind::Pop3 | Kind::Pop3s | Kind::Sync => (&services.pop3_limits, services.pop3.gate.knows(peer.ip())),
+        Kind::Pop3 | Kind::Pop3s | Kind::Sync | Kind::Metrics => {
+            (&services.pop3_limits, services.pop3.gate.knows(peer.ip()))
+        }
     };
     let refused = match limits.admit(peer.ip(), known) {
-        Ok(admitted) => return Some(admitted),
+        Ok(admitted) => {
+            services.counters.connection(kind, true);
+            return Some(admitted);
+        }
         Err(refused) => refused,
     };
+    services.counters.connection(kind, false);
     tracing::warn!(%peer, %kind, ?refused, "too many connections");
     let line = if refused == Refused::Client && kind == Kind::Smtp { smtp::busy_address() } else { busy(kind) };
     // An empty send buffer takes a line at once; a client that does not even get that loses nothing.
@@ -421,7 +447,7 @@ fn busy(kind: Kind) -> Vec<u8> {
     match kind {
         Kind::Pop3 => b"-ERR [SYS/TEMP] too many connections; try again later\r\n".to_vec(),
         Kind::Smtp => smtp::busy(),
-        Kind::Smtps | Kind::Pop3s | Kind::AcmeTls | Kind::AcmeHttp | Kind::Sync => Vec::new(),
+        Kind::Smtps | Kind::Pop3s | Kind::AcmeTls | Kind::AcmeHttp | Kind::Sync | Kind::Metrics => Vec::new(),
     }
 }
 
@@ -461,7 +487,7 @@ async fn session(
         },
         Kind::AcmeTls => Box::pin(services.acme.tls(stream)).await,
         Kind::AcmeHttp => Box::pin(services.acme.http(stream)).await,
-        // Has tasks of its own.
-        Kind::Sync => {}
+        // They have tasks of their own.
+        Kind::Sync | Kind::Metrics => {}
     }
 }

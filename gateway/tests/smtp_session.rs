@@ -51,7 +51,13 @@ impl Gateway {
         let tls = Some(certificates.acceptor(Protocol::Smtp).expect("acceptor"));
         let (trigger, shutdown) = ShutdownTrigger::new();
         Self {
-            context: Arc::new(Context { spool, settings, tls, sources: Arc::new(Sources::none()) }),
+            context: Arc::new(Context {
+                spool,
+                settings,
+                tls,
+                sources: Arc::new(Sources::none()),
+                counters: Arc::default(),
+            }),
             mailboxes,
             trigger,
             shutdown,

@@ -63,7 +63,7 @@ impl Gateway {
             minimum_rate: 500,
         };
         let (spool, sources) = (self.spool.clone(), Arc::clone(&self.sources));
-        let context = Arc::new(Context { spool, settings, tls: None, sources });
+        let context = Arc::new(Context { spool, settings, tls: None, sources, counters: Arc::default() });
         let (mut client, server) = tokio::io::duplex(1 << 16);
         let (_trigger, shutdown) = ShutdownTrigger::new();
         let peer = SocketAddr::new(ip.parse().unwrap(), 40_000);

@@ -184,6 +184,7 @@ fn document(mailbox: &Mailbox, summary: &Summary) -> Value {
         "id": mailbox.id.to_string(),
         "description": mailbox.description,
         "state": mailbox.state.name(),
+        "label": mailbox.id.label(),
         "messages": summary.messages,
         "bytes": summary.bytes,
         "oldest": summary.oldest_ms.map(time_text),

@@ -1,4 +1,5 @@
 //! `serve`: runs the gateway until SIGTERM or SIGINT; SIGHUP reads the certificate and the authorities of clients again.
+//! systemd hears when it is ready, reloading, stopping, and that it is alive.
 
 use super::Context;
 use crate::{
@@ -8,7 +9,7 @@ use crate::{
 use postkeep_shared::{
     alarm::{Alarms, Condition, Kind},
     disk::{LocalDisk, require_standing},
-    run::{Exit, Failure, ShutdownTrigger, init_logs, on_signals},
+    run::{Exit, Failure, Shutdown, ShutdownTrigger, init_logs, manager, on_signals},
 };
 use std::sync::Arc;
 
@@ -39,13 +40,33 @@ pub fn run(context: &Context, args: Args) -> Result<Exit, Failure> {
     runtime.block_on(async {
         let (trigger, shutdown) = ShutdownTrigger::new();
         on_signals(trigger).map_err(|e| Failure::cannot(format!("cannot handle signals: {e}")))?;
-        let running = server::serve(config, Arc::new(LocalDisk), shutdown).await?;
+        let running = server::serve(config, Arc::new(LocalDisk), shutdown.clone()).await?;
         reload_at_hangup(Arc::clone(&running.certificates), Arc::clone(&running.authorities), running.alarms.clone())?;
         for (kind, address) in &running.addresses {
             eprintln!("listening {kind} {address}");
         }
-        running.wait().await.map(|()| Exit::Done)
+        manager::ready();
+        let alive = tokio::spawn(say_alive(shutdown));
+        let ended = running.wait().await.map(|()| Exit::Done);
+        alive.abort();
+        ended
     })
+}
+
+/// Tells systemd that tasks are run, until it is told that everything stops. Storage that has failed stops the server by
+/// itself.
+async fn say_alive(mut shutdown: Shutdown) {
+    let beat = async {
+        let Some(every) = manager::watchdog() else { return std::future::pending().await };
+        loop {
+            manager::alive();
+            tokio::time::sleep(every).await;
+        }
+    };
+    tokio::select! {
+        () = beat => {}
+        () = shutdown.fired() => manager::stopping(),
+    }
 }
 
 fn reload_at_hangup(
@@ -58,6 +79,7 @@ fn reload_at_hangup(
         signal(SignalKind::hangup()).map_err(|e| Failure::cannot(format!("cannot handle signals: {e}")))?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
+            manager::reloading();
             // Whoever has mended what kept an authority away need not wait for the back-off.
             certificates.nudge();
             let certificates = Arc::clone(&certificates);
@@ -84,6 +106,7 @@ fn reload_at_hangup(
                 }
                 Err(error) => tracing::error!(%error, "ALARM: the old authorities of clients stay in use"),
             }
+            manager::ready();
         }
     });
     Ok(())

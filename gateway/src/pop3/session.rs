@@ -10,6 +10,7 @@ use super::{
     login::{Gate, Opened},
 };
 use crate::{
+    metrics::Counters,
     spool::{Maildrop, MessageReader, Spool, SpoolError},
     tls::Acceptor,
 };
@@ -49,6 +50,8 @@ pub struct Context {
     pub idle_timeout: Duration,
     /// How long a client may be silent before login.
     pub login_timeout: Duration,
+    /// What is counted.
+    pub counters: Arc<Counters>,
 }
 
 /// Serves one connection to its end. `encrypted`: the handshake was done before.
@@ -185,6 +188,7 @@ impl Session {
         match self.context.gate.login(peer.ip(), credentials, &self.context.spool).await {
             Ok(opened) => {
                 let waiting = opened.maildrop.list().len();
+                self.context.counters.login(true);
                 tracing::info!(%peer, mailbox = %opened.mailbox, waiting, "pop3 login");
                 driver.set_read_deadline(self.context.idle_timeout);
                 driver.set_step_deadline(Some(self.context.idle_timeout));
@@ -193,6 +197,7 @@ impl Session {
                 self.opened = Some(opened);
             }
             Err(failure) => {
+                self.context.counters.login(false);
                 tracing::warn!(%peer, ?failure, "pop3 login refused");
                 driver.machine.login_failed(failure);
             }
@@ -261,6 +266,7 @@ impl Session {
         let entry = &open.reader.entry().body;
         self.account.messages += 1;
         self.account.octets += entry.size;
+        self.context.counters.given(entry.size);
         tracing::info!(
             peer = %self.peer.ip(),
             mailbox = %entry.mailbox,
@@ -315,7 +321,10 @@ impl Session {
         let removed = if count == 0 { Ok(()) } else { opened.maildrop.remove(positions).await };
         drop(opened);
         match &removed {
-            Ok(()) => self.account.removed = count,
+            Ok(()) => {
+                self.account.removed = count;
+                self.context.counters.removed(count);
+            }
             Err(error) => tracing::error!(%peer, %mailbox, count, %error, "ALARM: nothing could be removed"),
         }
         machine.updated(removed.is_ok());

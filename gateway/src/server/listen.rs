@@ -25,6 +25,8 @@ pub enum Kind {
     AcmeHttp,
     /// Definitions of mailboxes, between nodes.
     Sync,
+    /// Figures and health, for monitoring.
+    Metrics,
 }
 
 impl fmt::Display for Kind {
@@ -37,6 +39,7 @@ impl fmt::Display for Kind {
             Self::AcmeTls => "acme-tls",
             Self::AcmeHttp => "acme-http",
             Self::Sync => "sync",
+            Self::Metrics => "metrics",
         })
     }
 }
@@ -52,6 +55,7 @@ impl Kind {
             Self::AcmeTls => "tls.acme.tls_listen",
             Self::AcmeHttp => "tls.acme.http_listen",
             Self::Sync => "sync.listen",
+            Self::Metrics => "metrics.listen",
         }
     }
 }
@@ -89,7 +93,10 @@ pub(super) fn bind(config: &GatewayConfig) -> Result<Vec<Listener>, Failure> {
         let socket = listen(address).map_err(|error| failure(kind, address, &error))?;
         listeners.push(Listener { kind, socket });
     }
-    if listeners.iter().all(|listener| matches!(listener.kind, Kind::AcmeTls | Kind::AcmeHttp | Kind::Sync)) {
+    if listeners
+        .iter()
+        .all(|listener| matches!(listener.kind, Kind::AcmeTls | Kind::AcmeHttp | Kind::Sync | Kind::Metrics))
+    {
         return Err(Failure::usage("no address to listen at: fill smtp.listen and pop3.listen"));
     }
     Ok(listeners)
@@ -101,7 +108,7 @@ fn wanted(config: &GatewayConfig) -> Vec<(Kind, SocketAddr)> {
     if let CertificateSource::Acme(settings) = &config.tls.source {
         (acme_tls, acme_http) = (&settings.tls_listen, &settings.http_listen);
     }
-    let lists: [(Kind, &[SocketAddr]); 7] = [
+    let lists: [(Kind, &[SocketAddr]); 8] = [
         (Kind::AcmeTls, acme_tls),
         (Kind::AcmeHttp, acme_http),
         (Kind::Smtp, &config.smtp.listen),
@@ -109,6 +116,7 @@ fn wanted(config: &GatewayConfig) -> Vec<(Kind, SocketAddr)> {
         (Kind::Pop3, &config.pop3.listen),
         (Kind::Pop3s, &config.pop3.listen_tls),
         (Kind::Sync, &config.sync.listen),
+        (Kind::Metrics, &config.metrics),
     ];
     lists.into_iter().flat_map(|(kind, list)| list.iter().map(move |address| (kind, *address))).collect()
 }

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     mailbox::{Mailbox, State},
+    metrics::Counters,
     sources::{Facts, ReverseName, Sources, Verdict},
     spool::{Incoming, Origin, Receipt, Spool, SpoolError},
     tls::{Acceptor, TlsFacts},
@@ -40,6 +41,8 @@ pub struct Context {
     pub tls: Option<Acceptor>,
     /// Who may send to whom.
     pub sources: Arc<Sources>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
 }
 
 /// Limits and names, from `[smtp]` and the top of the configuration.
@@ -306,14 +309,17 @@ impl Session {
             }
             Event::Commit => self.commit(machine).await,
             Event::Discard => blocking(|| self.incoming.clear()),
-            Event::Refused { reply, about } => tracing::info!(
-                peer = %self.peer.ip(),
-                helo = %printable(machine.helo().unwrap_or_default().as_bytes()),
-                about = %printable(about.as_bytes()),
-                reply = reply.code,
-                status = reply.enhanced,
-                "smtp refused"
-            ),
+            Event::Refused { reply, about } => {
+                self.context.counters.refused(&reply);
+                tracing::info!(
+                    peer = %self.peer.ip(),
+                    helo = %printable(machine.helo().unwrap_or_default().as_bytes()),
+                    about = %printable(about.as_bytes()),
+                    reply = reply.code,
+                    status = reply.enhanced,
+                    "smtp refused"
+                );
+            }
         }
     }
 
@@ -392,6 +398,7 @@ impl Session {
 
     fn log_accepted(&self, receipt: &Receipt, machine: &Smtp) {
         let entry = &receipt.entry().body;
+        self.context.counters.accepted(entry.size, self.begun.elapsed());
         tracing::info!(
             peer = %self.peer.ip(),
             helo = %printable(machine.helo().unwrap_or_default().as_bytes()),

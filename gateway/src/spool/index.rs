@@ -11,7 +11,11 @@ use postkeep_shared::{
     mail::{Digest, MailboxId, Uidl},
     receipt::{Entry, Event},
 };
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// Pages kept in memory.
 const CACHE: u64 = 16 * 1024 * 1024;
@@ -23,11 +27,29 @@ const VERSION: &[u8] = b"1";
 pub(super) struct Index {
     db: sled::Db,
     path: PathBuf,
+    /// What waits, counted; `None` until somebody asks.
+    tally: Arc<Mutex<Option<HashMap<MailboxId, Tally>>>>,
+}
+
+/// What waits in a mailbox, in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Messages.
+    pub messages: u64,
+    /// Their octets, as received.
+    pub bytes: u64,
+    /// Their octets as sealed, without what sealing adds to each block.
+    pub sealed: u64,
 }
 
 /// Changes that belong together.
 #[derive(Default)]
-pub(super) struct Changes(sled::Batch);
+pub(super) struct Changes {
+    batch: sled::Batch,
+    /// What begins to wait, and what of it ends (by number).
+    comes: Vec<(MailboxId, u64, u64)>,
+    goes: Vec<(MailboxId, u64)>,
+}
 
 impl Index {
     /// Opens the index; one that cannot be read is put aside for a new, empty one.
@@ -43,7 +65,7 @@ impl Index {
                 open().map_err(error)?
             }
         };
-        let index = Self { db, path: path.to_owned() };
+        let index = Self { db, path: path.to_owned(), tally: Arc::default() };
         if index.get(VERSION_KEY)?.as_deref() != Some(VERSION) {
             index.db.clear().map_err(error)?;
             index.db.insert(VERSION_KEY, VERSION).map_err(error)?;
@@ -98,7 +120,29 @@ impl Index {
         for key in self.db.scan_prefix(prefix(b'w', mailbox)).keys() {
             batch.remove(key.map_err(|e| self.error(e))?);
         }
-        self.apply(Changes(batch))
+        *self.tally.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.apply(Changes { batch, ..Changes::default() })
+    }
+
+    /// What waits in a mailbox, and when the oldest of it came. Counted once, the first time, and kept up from then on.
+    pub(super) fn tally(&self, mailbox: MailboxId) -> Result<(Tally, Option<u64>), SpoolError> {
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        if tally.is_none() {
+            *tally = Some(self.count()?);
+        }
+        let found = tally.as_ref().and_then(|counted| counted.get(&mailbox)).copied().unwrap_or_default();
+        let first = self.db.scan_prefix(prefix(b'w', mailbox)).values().next();
+        let oldest = first.transpose().map_err(|e| self.error(e))?.map(|octets| self.decode(&octets)).transpose()?;
+        Ok((found, oldest.map(|entry| entry.body.time_ms)))
+    }
+
+    fn count(&self) -> Result<HashMap<MailboxId, Tally>, SpoolError> {
+        let mut counted: HashMap<MailboxId, Tally> = HashMap::new();
+        for octets in self.db.scan_prefix(b"w").values() {
+            let body = self.decode(&octets.map_err(|e| self.error(e))?)?.body;
+            counted.entry(body.mailbox).or_default().comes(body.size, body.sealed_content);
+        }
+        Ok(counted)
     }
 
     /// Mailboxes the index knows.
@@ -109,7 +153,18 @@ impl Index {
     }
 
     pub(super) fn apply(&self, changes: Changes) -> Result<(), SpoolError> {
-        self.db.apply_batch(changes.0).map_err(|e| self.error(e))
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(counted) = tally.as_mut() {
+            for (mailbox, seq) in changes.goes {
+                if let Some(entry) = self.entry(mailbox, seq)? {
+                    counted.entry(mailbox).or_default().goes(entry.body.size, entry.body.sealed_content);
+                }
+            }
+            for (mailbox, size, sealed) in changes.comes {
+                counted.entry(mailbox).or_default().comes(size, sealed);
+            }
+        }
+        self.db.apply_batch(changes.batch).map_err(|e| self.error(e))
     }
 
     pub(super) fn flush(&self) -> Result<(), SpoolError> {
@@ -135,16 +190,34 @@ impl Changes {
         let body = &entry.body;
         match body.event {
             Event::Accepted | Event::MovedIn => {
-                self.0.insert(waiting_key(body.mailbox, body.seq), entry.encode().as_slice());
+                self.batch.insert(waiting_key(body.mailbox, body.seq), entry.encode().as_slice());
+                self.comes.push((body.mailbox, body.size, body.sealed_content));
             }
-            Event::Removed | Event::MovedOut => self.0.remove(waiting_key(body.mailbox, body.refers_to)),
+            Event::Removed | Event::MovedOut => {
+                self.batch.remove(waiting_key(body.mailbox, body.refers_to));
+                self.goes.push((body.mailbox, body.refers_to));
+            }
         }
     }
 
     /// The ledger is reflected up to here.
     pub(super) fn head(&mut self, mailbox: MailboxId, head: Head) {
         let octets = [head.seq.to_be_bytes().as_slice(), &head.hash.0, &head.end.to_be_bytes()].concat();
-        self.0.insert(head_key(mailbox), octets);
+        self.batch.insert(head_key(mailbox), octets);
+    }
+}
+
+impl Tally {
+    fn comes(&mut self, size: u64, sealed: u64) {
+        self.messages += 1;
+        self.bytes += size;
+        self.sealed += sealed;
+    }
+
+    fn goes(&mut self, size: u64, sealed: u64) {
+        self.messages = self.messages.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(size);
+        self.sealed = self.sealed.saturating_sub(sealed);
     }
 }
 

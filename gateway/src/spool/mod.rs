@@ -31,6 +31,7 @@ mod tests;
 pub use crate::ledger::{Problem, ProblemKind};
 pub use error::SpoolError;
 pub use format::{MAX_AGE_HEADER, Origin, age_geometry, sealed_trace};
+pub use index::Tally;
 pub use layout::{Folder, Layout};
 pub use maildrop::{LedgerEntries, Maildrop};
 pub use move_in::MovedIn;
@@ -85,6 +86,17 @@ struct Inner {
     threads: Mutex<Threads>,
     /// Dropped last: until then nobody else may open the data directory.
     _lock: Box<dyn DiskLock>,
+}
+
+/// A mailbox in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// What waits.
+    pub waiting: Tally,
+    /// When the oldest of it came, milliseconds since 1970-01-01 UTC.
+    pub oldest_ms: Option<u64>,
+    /// Entries of its ledger.
+    pub entries: u64,
 }
 
 /// What the disk may be used for.
@@ -175,6 +187,26 @@ impl Spool {
             State::Working { index, .. } => index.oldest(mailbox),
             State::ReadOnly(_) => Ok(None),
         }
+    }
+
+    /// What waits in a mailbox, when the oldest of it came (milliseconds since 1970-01-01 UTC), and how many entries
+    /// its ledger has. `None` while the disk may only be read. Blocking; the first call counts everything that waits.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn standing(&self, mailbox: MailboxId) -> Result<Option<Standing>, SpoolError> {
+        let State::Working { index, .. } = &self.inner.state else { return Ok(None) };
+        let (waiting, oldest_ms) = index.tally(mailbox)?;
+        let entries = index.head(mailbox)?.map_or(0, |head| head.seq);
+        Ok(Some(Standing { waiting, oldest_ms, entries }))
+    }
+
+    /// Room on the file system of the data directory. Blocking.
+    ///
+    /// # Errors
+    /// [`SpoolError::Disk`].
+    pub fn space(&self) -> Result<disk::Space, SpoolError> {
+        Ok(self.inner.disk.space(self.inner.layout.root())?)
     }
 
     /// The public key of this node.
