@@ -3,9 +3,13 @@
 //! Nothing here opens a password file, a store or a connection.
 
 mod reading;
+mod rhythm;
+mod service;
 
 pub use postkeep_shared::tls::Verify;
 pub use reading::Reading;
+pub use rhythm::{MaxPerRound, Rhythm, Timeouts, Window};
+pub use service::{MetricsConfig, ServeConfig};
 
 use crate::{
     filing::{self, Rules, Template},
@@ -47,12 +51,16 @@ pub struct ArchiverConfig {
     pub sources: Vec<Source>,
     /// Messages after which a store is followed by the next.
     pub new_store_at: u64,
+    /// How `serve` works.
+    pub serve: ServeConfig,
+    /// Where metrics and health are told.
+    pub metrics: MetricsConfig,
     /// How to log.
     pub log: Log,
 }
 
 /// How to log.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     /// A filter such as `info`.
     pub level: String,
@@ -92,8 +100,12 @@ pub struct Source {
     pub password_file: PathBuf,
     /// How the server's certificate is checked.
     pub tls: Verify,
-    /// Time between two rounds of `serve`.
-    pub interval: Duration,
+    /// When `serve` asks it.
+    pub rhythm: Rhythm,
+    /// How long its servers may take.
+    pub timeouts: Timeouts,
+    /// What one round takes from one host at most.
+    pub max_per_round: MaxPerRound,
     /// When a stored report is deleted at its source.
     pub delete: DeleteRule,
     /// What happens to a report that concerns no owner.
@@ -201,6 +213,8 @@ impl ArchiverConfig {
             }
         }
         let new_store_at = new_store_at(&root.section("store"));
+        let serve = ServeConfig::read(&root.section("serve"));
+        let metrics = MetricsConfig::read(&root.section("metrics"));
         let log = log(&root.section("log"));
         config.finish()?;
         Ok(Self {
@@ -211,6 +225,8 @@ impl ArchiverConfig {
             sub_addressing,
             sources,
             new_store_at,
+            serve,
+            metrics,
             log,
         })
     }
@@ -240,6 +256,18 @@ impl ArchiverConfig {
     #[must_use]
     pub fn lock_file(&self) -> PathBuf {
         self.data_dir.join("lock")
+    }
+
+    /// Sources that were paused by command, a file each.
+    #[must_use]
+    pub fn paused_dir(&self) -> PathBuf {
+        self.data_dir.join("paused")
+    }
+
+    /// Where `serve` can be spoken to.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.data_dir.join("control.sock")
     }
 
     /// Encrypted temporary files.
@@ -336,10 +364,6 @@ fn source(config: &Config, table: &Section, dns: &[SocketAddr]) -> Source {
         Some("single") => Profile::Single,
         _ => Profile::Journal,
     };
-    let interval = table.duration("interval").unwrap_or(Duration::from_secs(60));
-    if interval < Duration::from_secs(1) {
-        table.mistake("interval", "shorter than a second; write for example \"1m\"");
-    }
     let unknown = match table.choice("unknown", &["catchall", "leave"]).as_deref() {
         Some("leave") => Unknown::Leave,
         _ => Unknown::CatchAll,
@@ -377,7 +401,9 @@ fn source(config: &Config, table: &Section, dns: &[SocketAddr]) -> Source {
         mailbox,
         password_file: config.resolve(&table.required("password_file").unwrap_or_default()),
         tls: Verify::take(config, &table.section("tls")),
-        interval,
+        rhythm: Rhythm::read(table),
+        timeouts: Timeouts::read(table),
+        max_per_round: MaxPerRound::read(table),
         delete: delete(table),
         unknown,
         folder: folder.unwrap_or_default(),
@@ -489,6 +515,10 @@ mod tests {
         assert_eq!(source.tls, Verify::System);
         assert_eq!(source.delete, DeleteRule::AtOnce);
         assert_eq!(source.unknown, Unknown::CatchAll);
+        assert_eq!((source.rhythm.interval.as_secs(), source.rhythm.jitter.as_secs()), (60, 6));
+        assert!(!source.rhythm.pause && source.rhythm.maintenance.is_empty());
+        assert_eq!((source.timeouts, source.max_per_round), (Timeouts::USUAL, MaxPerRound::default()));
+        assert!(config.metrics.listen.is_empty());
         assert_eq!((&source.folder, config.sub_addressing), (&Template::default(), Some('+')));
         assert_eq!(source.hosts[1].to_string(), "[::1]:110");
         assert!(source.hosts[1].uses_stls() && !source.hosts[0].uses_stls());
@@ -506,6 +536,13 @@ mod tests {
             ("tls = { verify = 'ca' }", "ca_file: missing"),
             ("tls = { pin_sha256 = ['00'] }", "does not go with"),
             ("interval = '5 years'", "is not a time span"),
+            ("interval = '10ms'", "shorter than a second"),
+            ("maintenance = '2-4'", "source[1].maintenance: `2-4` is not a time of day (UTC)"),
+            ("answer_timeout = '10ms'", "shorter than a second"),
+            ("max_per_round = 5", "source[1].max_per_round: must be a table"),
+            ("max_per_round = { messages = 0 }", "source[1].max_per_round.messages: must be a whole number from 1"),
+            ("[serve]\nparallel_sources = 0", "serve.parallel_sources: must be a whole number from 1 to 64"),
+            ("[metrics]\nlisten = ['localhost']", "metrics.listen: `localhost` is not an address with a port"),
             ("password = 'secret-word'", "put it into a file"),
             ("mx = 'msgw.example'", "does not go with `hosts`"),
             ("nodes = ['x']", "is not a node"),

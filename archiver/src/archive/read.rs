@@ -466,4 +466,16 @@ impl Archive {
         }
         Ok(all)
     }
+
+    /// The same without the number of chunks, which takes long to count.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn figures(&self) -> StoreResult<Stats> {
+        let mut all = Stats::default();
+        for member in &self.members {
+            all.add(&member.store.figures()?);
+        }
+        Ok(all)
+    }
 }

@@ -342,7 +342,7 @@ async fn play(dialogue: &Dialogue, identity: &Identity, mut feed: Feed) {
             serve(Box::new(stream), &round.steps, &mut feed).await
         };
         let (_trigger, shutdown) = ShutdownTrigger::new();
-        let mut rounds = Rounds::open(config.clone(), &disk, shutdown).expect("opens");
+        let rounds = Rounds::open(config.clone(), &disk, shutdown).expect("opens");
         let prepared = Prepared::new(&config.sources[0], &*disk).expect("prepared");
         let (served, report) = tokio::join!(server, rounds.round(&prepared));
         let report = report.unwrap_or_else(|failure| panic!("{about}: {failure}"));

@@ -4,6 +4,8 @@
 //! "fetch, keep, do not delete, alarm". A message is deleted only with a [`crate::store::StoreReceipt`], in the session
 //! that showed it, by the name it had there.
 
+pub mod backoff;
+mod budget;
 pub mod chain;
 #[cfg(test)]
 mod dialogues;
@@ -25,11 +27,13 @@ mod round;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod session;
+pub mod shared;
+pub mod slots;
 pub mod state;
 pub mod tls;
 mod visit;
 
-pub use round::{Prepared, Rounds, check_owner};
+pub use round::{Pace, Prepared, Rounds, check_owner};
 
 use crate::{config::ArchiverConfig, octets::Staging};
 use postkeep_shared::{disk::Disk, run::Failure};

@@ -202,7 +202,7 @@ impl Scene {
         drop(self.disk.take_done());
         let (_trigger, shutdown) = ShutdownTrigger::new();
         let config = self.config();
-        let mut rounds = Rounds::open(config.clone(), &disk, shutdown).expect("opens");
+        let rounds = Rounds::open(config.clone(), &disk, shutdown).expect("opens");
         let prepared = Prepared::new(&config.sources[0], &*disk).expect("prepared");
         let serving = serve(&self.listener, &self.identity, &self.disk, &mut self.waiting);
         let ((), report) = tokio::join!(serving, rounds.round(&prepared));

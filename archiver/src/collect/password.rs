@@ -1,5 +1,8 @@
 //! The password file of a source, readable by its owner only: the password, and below it others to try, such as the one
 //! before. A gateway that has not heard of a change yet then opens all the same.
+//!
+//! What systemd hands over as a credential (systemd.exec(5)) is readable by the service alone, whatever its mode looks like:
+//! access lists show as rights of the group.
 
 use postkeep_shared::{
     crypt::Password,
@@ -21,7 +24,9 @@ pub fn read(path: &Path, disk: &dyn Disk) -> Result<Vec<Password>, Failure> {
     let fail = |text: &str| Failure::usage(format!("password file {}: {text}", path.display()));
     let cannot = |e: DiskError| fail(&format!("cannot be read: {}; write the mailbox's password into it", e.source));
     let entry = disk.entry(path).map_err(cannot)?;
-    if entry.mode & 0o077 != 0 && entry.is_file {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
+    let handed_over = credentials.is_some_and(|folder| !folder.is_empty() && path.parent() == Some(Path::new(&folder)));
+    if entry.mode & 0o077 != 0 && entry.is_file && !handed_over {
         return Err(fail("others than its owner may read it; run `chmod 600` on it"));
     }
     let octets = Zeroizing::new(disk.read(path, MAX_FILE).map_err(cannot)?);

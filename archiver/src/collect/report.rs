@@ -1,8 +1,9 @@
 //! What a round did: the numbers of `run --json`.
 
 use crate::store::{Outcome, Pending};
+use postkeep_shared::run::now_ms;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 /// Addresses that are named of messages left.
 const MAX_ADDRESSES: usize = 1000;
@@ -36,12 +37,22 @@ pub struct Report {
     pub deleted: u64,
     /// Messages that are stored and stay at the source because something about them is odd.
     pub held: u64,
+    /// Messages that are the next round's, since this one had taken as many as it may (`max_per_round`).
+    pub postponed: u64,
+    /// Nothing was asked: the source is paused.
+    pub paused: bool,
     /// Octets of the reports collected.
     pub bytes_in: u64,
     /// Octets they added to the store.
     pub bytes_stored: u64,
     /// Every host, in the order of the configuration.
     pub hosts: Vec<HostReport>,
+    /// Of those collected: reports whose acceptance at a gateway is known.
+    #[serde(skip)]
+    pub lag_reports: u64,
+    /// From there to now, summed up.
+    #[serde(skip)]
+    pub lag_ms: u64,
 }
 
 /// One host in a round.
@@ -57,9 +68,21 @@ pub struct HostReport {
     pub problems: Vec<String>,
     /// Messages that still wait there; `None` when it could not be asked.
     pub waiting: Option<u64>,
+    /// When the oldest of those was accepted, as its name says, milliseconds since 1970-01-01 UTC.
+    #[serde(skip)]
+    pub oldest_waiting_ms: Option<u64>,
     /// It refused the mailbox or the password.
     #[serde(skip)]
     pub login_refused: bool,
+    /// It was not asked: it failed before and has to wait.
+    #[serde(skip)]
+    pub waits: bool,
+    /// Failures in a row, as `serve` counts them.
+    #[serde(skip)]
+    pub failures: u32,
+    /// When it is asked again at the earliest, milliseconds since 1970-01-01 UTC.
+    #[serde(skip)]
+    pub next_ms: Option<u64>,
     #[serde(skip)]
     more: usize,
 }
@@ -85,6 +108,12 @@ impl Report {
         }
     }
 
+    /// Counts how long a stored report took to get here from its acceptance, by the gateway's clock and by ours.
+    pub fn lag(&mut self, accepted_ms: u64) {
+        self.lag_reports += 1;
+        self.lag_ms = self.lag_ms.saturating_add(now_ms().saturating_sub(accepted_ms));
+    }
+
     /// Counts a message that stays in its source, with its addresses that should have an owner.
     pub fn leave(&mut self, unowned: &[String]) {
         self.left += 1;
@@ -93,6 +122,31 @@ impl Report {
                 *self.left_unowned.entry(address.clone()).or_default() += 1;
             }
         }
+    }
+
+    /// Takes over what another part of the round did.
+    pub fn merge(&mut self, other: Self) {
+        self.collected += other.collected;
+        self.filed += other.filed;
+        self.instances += other.instances;
+        self.catchall += other.catchall;
+        self.left += other.left;
+        for (address, messages) in other.left_unowned {
+            if self.left_unowned.len() < MAX_ADDRESSES || self.left_unowned.contains_key(&address) {
+                *self.left_unowned.entry(address).or_default() += messages;
+            }
+        }
+        self.refiled += other.refiled;
+        self.dead_letters += other.dead_letters;
+        self.quarantined += other.quarantined;
+        self.deleted += other.deleted;
+        self.held += other.held;
+        self.postponed += other.postponed;
+        self.bytes_in += other.bytes_in;
+        self.bytes_stored += other.bytes_stored;
+        self.lag_reports += other.lag_reports;
+        self.lag_ms += other.lag_ms;
+        self.hosts.extend(other.hosts);
     }
 
     /// Whether a person should look.
@@ -110,6 +164,9 @@ impl Report {
     /// One line for people.
     #[must_use]
     pub fn line(&self) -> String {
+        if self.paused {
+            return format!("{}: paused, nothing was asked", self.source);
+        }
         let mut line = format!(
             "{}: {} collected, {} filed ({} appearances), {} catch-all, {} dead letters, {} quarantined, {} left, {} \
              deleted at the source, {} octets in, {} stored",
@@ -137,6 +194,9 @@ impl Report {
         if self.held > 0 {
             line += &format!(", {} kept but not deleted", self.held);
         }
+        if self.postponed > 0 {
+            line += &format!(", {} left for the next round by max_per_round", self.postponed);
+        }
         for host in self.hosts.iter().filter(|host| !host.ok) {
             line += &format!("; {}: {}", host.host, host.error.as_deref().unwrap_or("not well"));
         }
@@ -149,6 +209,22 @@ impl HostReport {
     #[must_use]
     pub fn new(host: String) -> Self {
         Self { host, ok: true, ..Self::default() }
+    }
+
+    /// It failed, and is asked again after `pause`.
+    pub fn fails(&mut self, failures: u32, pause: Duration) {
+        self.failures = failures;
+        let pause = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        self.next_ms = Some(now_ms().saturating_add(pause));
+    }
+
+    /// It is not asked in this round.
+    pub fn spare(&mut self, failures: u32, pause: Duration, error: &str) {
+        self.fails(failures, pause);
+        self.waits = true;
+        self.ok = false;
+        let seconds = pause.as_secs();
+        self.error = Some(format!("not asked for {seconds} s more, after {failures} failures in a row: {error}"));
     }
 
     /// Something odd: an alarm in the log, and a sentence in the report.

@@ -6,7 +6,7 @@ use super::{
     tls::Connector,
 };
 use crate::{
-    config::Host,
+    config::{Host, Timeouts},
     octets::{Staged, Stager},
     store::StoreReceipt,
 };
@@ -28,7 +28,7 @@ const FLOOR: u64 = 500;
 
 /// How long a server may take.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub struct Patience {
     /// Connecting, TLS and greeting together.
     pub(super) opening: Duration,
     /// One answer, or one more piece of it.
@@ -40,13 +40,15 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// What holds outside of tests.
-    pub(super) const USUAL: Self = Self {
-        opening: Duration::from_secs(30),
-        answer: Duration::from_secs(60),
-        removal: Duration::from_secs(300),
-        grace: Duration::from_secs(60),
-    };
+    /// Where nothing else is asked for.
+    pub(super) const USUAL: Self = Self::of(&Timeouts::USUAL);
+
+    /// As a source asks for.
+    #[must_use]
+    pub const fn of(timeouts: &Timeouts) -> Self {
+        let Timeouts { connect, answer, quit } = *timeouts;
+        Self { opening: connect, answer, removal: quit, grace: Duration::from_secs(60) }
+    }
 }
 
 /// Why a session ended early.
@@ -84,6 +86,12 @@ impl SessionError {
     #[must_use]
     pub fn is_login(&self) -> bool {
         matches!(self, Self::Login(_))
+    }
+
+    /// Whether the trouble is on this side, so that the host is asked again as usual.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::Staging(_) | Self::Order)
     }
 }
 
@@ -123,12 +131,13 @@ impl Session {
         mailbox: &str,
         passwords: &[Password],
         first: usize,
+        patience: Patience,
     ) -> Result<(Self, usize), SessionError> {
         let first = if first < passwords.len() { first } else { 0 };
         let order = std::iter::once(first).chain((0..passwords.len()).filter(|n| *n != first));
         let mut refused = None;
         for (number, password) in order.filter_map(|n| Some((n, passwords.get(n)?))) {
-            let mut session = Self::open(host, connector).await?;
+            let mut session = Self::open_within(host, connector, patience).await?;
             match session.login(mailbox, password.clone()).await {
                 Ok(()) => return Ok((session, number)),
                 Err(error) if error.is_login() => drop(refused.get_or_insert(error)),

@@ -64,6 +64,9 @@ pub struct Seen {
     pub well_ms: Option<u64>,
     /// Messages that waited at the end.
     pub waiting: u64,
+    /// Failures in a row, as `serve` counts them.
+    #[serde(default)]
+    pub failures: u32,
 }
 
 impl State {

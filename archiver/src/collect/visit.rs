@@ -1,17 +1,23 @@
 //! One session with one host: ledger, listing, batches of fetch, store, delete, and QUIT.
 //!
-//! Order (docs/durability.md): a message is fetched and judged, added to the store, committed and read back with its
-//! batch; only the store's receipts are turned into deletions, in this session, by the name the message has in it. An
+//! Order (docs/durability.md): a batch is fetched; then, holding the store, its messages are judged, added, committed and
+//! read back; only the store's receipts are turned into deletions, in this session, by the name the message has in it. An
 //! odd message is kept under a name of its own and not deleted.
+//!
+//! Many visits run at once and share one store. It is held for whole batches and never while a server is waited for, so
+//! a slow server delays nobody, and the receipts of a commit are always the ones of the batch before it.
 
 use super::{
+    budget::Budget,
     examine::examine,
     judge::{self, Expected, Judged},
     ledger,
     listing::{Listed, Listing},
     machine::MAX_MESSAGE,
     report::{HostReport, Report},
-    session::{Fetched, Session, SessionError},
+    session::{Fetched, Patience, Session, SessionError},
+    shared::StoreLock,
+    slots::Slot,
     state::{State, moved},
     tls::Connector,
 };
@@ -28,23 +34,33 @@ use postkeep_shared::{
     receipt::NodeKey,
     run::{Failure, Shutdown, now_ms},
 };
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 /// Messages of one batch at most.
 const BATCH: usize = 64;
 /// Octets after which a batch takes no further message.
 const BATCH_OCTETS: u64 = 32 * 1024 * 1024;
+/// Messages that the store is asked about without letting go of it.
+const SORTED_AT_ONCE: usize = 1024;
+/// How long a batch that is being fetched may go on when the program stops: what it has not given by then is fetched
+/// another time.
+const STOP_GRACE: Duration = Duration::from_secs(20);
 
 /// What a visit works with.
 pub(super) struct Tools<'a> {
-    pub store: &'a mut Archive,
+    pub store: &'a StoreLock,
     pub state: &'a State,
     pub staging: &'a Staging,
     pub owners: &'a Owners,
     pub rules: &'a Rules,
     /// Changes whenever a message that was left might now be filed.
     pub rules_digest: Digest,
-    pub shutdown: &'a Shutdown,
+    pub stop: &'a Shutdown,
+    /// While it is held, others may have to wait for one.
+    pub slot: &'a Slot,
 }
 
 /// Why a visit ended early.
@@ -53,6 +69,8 @@ pub(super) enum VisitError {
     Session(SessionError),
     /// Our own: nothing goes on.
     Fatal(Failure),
+    /// The program stops, and the server was too slow to finish what it was asked for.
+    Stopped,
 }
 
 impl From<SessionError> for VisitError {
@@ -98,6 +116,16 @@ struct Item<'l> {
     listed: &'l Listed,
     /// What was stored under its name before and does not fit what is listed now.
     before: Option<Box<Collected>>,
+    /// It is stored and cannot be read back: it is stored once more.
+    again: bool,
+}
+
+/// A message that was fetched whole.
+struct Got<'i, 'l> {
+    item: &'i Item<'l>,
+    staged: Staged,
+    /// The digest that the server named.
+    announced: Option<Digest>,
 }
 
 /// A message that was added to the open batch.
@@ -105,6 +133,8 @@ struct Added<'l> {
     listed: &'l Listed,
     pending: Pending,
     deletable: bool,
+    /// When the gateway accepted it.
+    accepted_ms: Option<u64>,
 }
 
 impl<'a> Visit<'a> {
@@ -118,7 +148,7 @@ impl<'a> Visit<'a> {
         let at = host.to_string();
         let gateway = source.gateway_mailbox();
         let node = match gateway {
-            Some(_) => tools.state.node(&source.name, &at, tools.store)?,
+            Some(_) => tools.store.with(|store| tools.state.node(&source.name, &at, store))?,
             None => None,
         };
         let mailbox = source.mailbox_at(host);
@@ -142,7 +172,9 @@ impl<'a> Visit<'a> {
     /// The whole session.
     pub(super) async fn run(mut self, connector: &Connector, passwords: &[Password]) -> Result<(), VisitError> {
         let line = self.tools.state.password_line(&self.source.name, &self.at)?;
-        let (mut session, taken) = Session::enter(self.host, connector, &self.source.mailbox, passwords, line).await?;
+        let patience = Patience::of(&self.source.timeouts);
+        let entered = Session::enter(self.host, connector, &self.source.mailbox, passwords, line, patience);
+        let (mut session, taken) = entered.await?;
         if taken != line {
             self.tools.state.set_password_line(&self.source.name, &self.at, taken)?;
         }
@@ -174,6 +206,9 @@ impl<'a> Visit<'a> {
 
     fn remember(&mut self) -> Result<(), Failure> {
         self.here.waiting = Some(self.waiting.len() as u64);
+        // Names of a gateway begin with the time they were given.
+        let oldest = self.waiting.iter().find_map(|name| name.parse::<Uidl>().ok());
+        self.here.oldest_waiting_ms = oldest.filter(|_| self.gateway.is_some()).map(|uidl| uidl.time_ms());
         let names: Vec<String> = self.waiting.iter().cloned().collect();
         self.tools.state.set_waiting(&self.source.name, &self.at, &names)
     }
@@ -196,20 +231,20 @@ impl<'a> Visit<'a> {
         }
         let name = &self.source.name;
         let last = match &self.node {
-            Some(node) => self.tools.store.last_ledger_entry(name, &mailbox.to_string(), node)?,
+            Some(node) => self.tools.store.with(|store| store.last_ledger_entry(name, &mailbox.to_string(), node))?,
             None => None,
         };
-        let (store, at) = (&mut *self.tools.store, &self.at);
+        let (store, at) = (self.tools.store, &self.at);
         let mut kept = 0;
         let before = ledger::Before { mailbox, node: self.node, last };
         let shown = ledger::read::<VisitError>(session, before, |entries| {
             kept += entries.len();
-            Ok(blocking(|| store.add_ledger(name, at, entries))?)
+            Ok(store.with(|store| store.add_ledger(name, at, entries))?)
         })
         .await?;
         if kept > 0 {
-            let commit = blocking(|| self.tools.store.commit())?;
-            debug_assert!(commit.receipts.is_empty(), "no report was added");
+            let commit = store.with(Archive::commit)?;
+            debug_assert!(commit.receipts.is_empty(), "reports are added and committed without letting go between");
             self.report.bytes_stored += commit.record_bytes;
         }
         if shown.problems.is_empty() {
@@ -230,36 +265,59 @@ impl<'a> Visit<'a> {
     }
 
     async fn take_all(&mut self, session: &mut Session, listing: &Listing) -> Result<(), VisitError> {
+        let mut budget = Budget::new(self.source.max_per_round);
         let (known, mut items) = self.sort(listing)?;
         for batch in known.chunks(BATCH) {
-            if self.tools.shutdown.is_fired() {
+            if self.tools.stop.is_fired() {
                 return Ok(());
             }
-            items.extend(self.delete_known(session, batch).await?);
+            let granted = budget.grant(batch.iter().map(|_| 0));
+            self.report.postponed += (batch.len() - granted) as u64;
+            items.extend(self.delete_known(session, batch.get(..granted).unwrap_or_default()).await?);
         }
         let mut rest = items.as_slice();
-        while !rest.is_empty() && !self.tools.shutdown.is_fired() {
-            let (batch, after) = rest.split_at(batch_len(rest));
+        while !rest.is_empty() && !budget.is_spent() {
+            if self.tools.stop.is_fired() {
+                return Ok(());
+            }
+            let most = rest.get(..batch_len(rest)).unwrap_or_default();
+            let (batch, after) = rest.split_at(budget.grant(most.iter().map(|item| item.listed.size())));
             rest = after;
             self.batch(session, batch).await?;
         }
+        self.report.postponed += rest.len() as u64;
         Ok(())
     }
 
     /// What is stored already and may go, and what has to be fetched.
     fn sort<'l>(&mut self, listing: &'l Listing) -> Result<(Vec<&'l Listed>, Vec<Item<'l>>), VisitError> {
+        // A great many messages are asked about; others may want the store meanwhile.
         let (mut known, mut items) = (Vec::new(), Vec::new());
-        for listed in &listing.messages {
+        for block in listing.messages.chunks(SORTED_AT_ONCE) {
+            let shared = self.tools.store;
+            shared.with(|store| self.sort_block(store, block, &mut known, &mut items))?;
+        }
+        Ok((known, items))
+    }
+
+    fn sort_block<'l>(
+        &mut self,
+        store: &Archive,
+        block: &'l [Listed],
+        known: &mut Vec<&'l Listed>,
+        items: &mut Vec<Item<'l>>,
+    ) -> Result<(), VisitError> {
+        for listed in block {
             if listed.size() > MAX_MESSAGE {
                 self.problem(format!("message {} is said to have {} octets; it stays", listed.name(), listed.size()));
                 continue;
             }
             if !listed.is_distinct() {
-                items.push(Item { listed, before: None });
+                items.push(Item { listed, before: None, again: false });
                 continue;
             }
             let name = listed.name();
-            match self.tools.store.is_collected(&self.source.name, Some(&self.mailbox), &name)? {
+            match store.is_collected(&self.source.name, Some(&self.mailbox), &name)? {
                 Some(before) if self.fits(&before, listed) => {
                     if self.is_due(before.collected_ms) {
                         known.push(listed);
@@ -269,14 +327,14 @@ impl<'a> Visit<'a> {
                     self.report.held += 1;
                     self.problem(format!("message {name} was stored without a receipt that holds; it stays"));
                 }
-                Some(before) => items.push(Item { listed, before: Some(Box::new(before)) }),
+                Some(before) => items.push(Item { listed, before: Some(Box::new(before)), again: false }),
                 None => match self.tools.state.left(&self.source.name, &name, self.tools.rules_digest)? {
                     Some(unowned) => self.report.leave(&unowned),
-                    None => items.push(Item { listed, before: None }),
+                    None => items.push(Item { listed, before: None, again: false }),
                 },
             }
         }
-        Ok((known, items))
+        Ok(())
     }
 
     /// Whether what waits is what was stored under this name, as far as the listing tells.
@@ -307,13 +365,12 @@ impl<'a> Visit<'a> {
         let (mut deletions, mut again) = (Vec::new(), Vec::new());
         for listed in batch {
             let (name, mailbox) = (listed.name(), Some(self.mailbox.as_str()));
-            let store = &mut *self.tools.store;
-            match blocking(|| store.confirm(&self.source.name, mailbox, &name)) {
+            match self.tools.store.with(|store| store.confirm(&self.source.name, mailbox, &name)) {
                 Ok(Some(receipt)) => deletions.push((*listed, receipt)),
-                Ok(None) => again.push(Item { listed, before: None }),
+                Ok(None) => again.push(Item { listed, before: None, again: true }),
                 Err(error) if error.is_damage() => {
                     self.problem(format!("message {name} is damaged in the store and fetched again: {error}"));
-                    again.push(Item { listed, before: None });
+                    again.push(Item { listed, before: None, again: true });
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -340,43 +397,81 @@ impl<'a> Visit<'a> {
 
     /// Fetches and stores one batch, then deletes what the store has receipts for.
     async fn batch(&mut self, session: &mut Session, items: &[Item<'_>]) -> Result<(), VisitError> {
+        let mut stop = self.tools.stop.clone();
+        let patience = async {
+            stop.fired().await;
+            tokio::time::sleep(STOP_GRACE).await;
+        };
+        let got = tokio::select! {
+            got = self.fetch(session, items) => got?,
+            () = patience => return Err(VisitError::Stopped),
+        };
+        let shared = self.tools.store;
+        let deletions = shared.with(|store| self.keep(store, &got))?;
+        // Temporary files and memory are given back before the server is waited for.
+        drop(got);
+        self.delete(session, deletions).await
+    }
+
+    /// Fetches a batch; nothing but the server is waited for.
+    async fn fetch<'i, 'l>(
+        &mut self,
+        session: &mut Session,
+        items: &'i [Item<'l>],
+    ) -> Result<Vec<Got<'i, 'l>>, VisitError> {
         let ahead = session.capabilities().pipelining;
         if ahead {
             items.iter().for_each(|item| session.request(item.listed, self.limit(item.listed)));
         }
-        let mut added: HashMap<String, Added<'_>> = HashMap::new();
+        let mut got = Vec::with_capacity(items.len());
         for item in items {
             if !ahead {
                 session.request(item.listed, self.limit(item.listed));
             }
-            match session.fetch(self.tools.staging.begin()).await? {
-                Fetched::Message(staged, digest) => {
-                    if let Some((name, one)) = blocking(|| self.take(item, &staged, digest))? {
-                        added.insert(name, one);
-                    }
-                }
+            let staging = self.tools.staging;
+            let stager = if self.tools.slot.is_given_back() { staging.begin_on_disk() } else { staging.begin() };
+            match session.fetch(stager).await? {
+                Fetched::Message(staged, announced) => got.push(Got { item, staged, announced }),
                 Fetched::Refused(text) => {
                     self.problem(format!("the server does not give message {}: {text}", item.listed.name()));
                 }
             }
         }
-        if added.is_empty() {
-            return Ok(());
+        Ok(got)
+    }
+
+    /// Stores a batch; the receipts of what may be deleted.
+    fn keep<'l>(
+        &mut self,
+        store: &mut Archive,
+        got: &[Got<'_, 'l>],
+    ) -> Result<Vec<(&'l Listed, StoreReceipt)>, VisitError> {
+        let mut added: HashMap<String, Added<'l>> = HashMap::new();
+        for one in got {
+            if let Some((name, one)) = self.take(store, one)? {
+                added.insert(name, one);
+            }
         }
-        let commit = blocking(|| self.tools.store.commit())?;
+        let mut deletions = Vec::new();
+        if added.is_empty() {
+            return Ok(deletions);
+        }
+        let commit = store.commit()?;
         self.report.bytes_stored += commit.record_bytes;
         for (name, error) in commit.failures {
             self.problem(format!("message {name} could not be read back and stays at the source: {error}"));
         }
-        let mut deletions = Vec::new();
         for receipt in commit.receipts {
             let Some(one) = added.remove(receipt.uidl()) else { continue };
             self.report.count(&one.pending);
+            if let Some(accepted) = one.accepted_ms {
+                self.report.lag(accepted);
+            }
             if one.deletable {
                 deletions.push((one.listed, receipt));
             }
         }
-        self.delete(session, deletions).await
+        Ok(deletions)
     }
 
     /// A gateway's sizes are exact; other servers may count line ends as one.
@@ -386,14 +481,13 @@ impl<'a> Visit<'a> {
     }
 
     /// Judges a fetched message and adds it to the store. `None` when it is not for the store, or there already.
-    fn take<'l>(
-        &mut self,
-        item: &Item<'l>,
-        staged: &Staged,
-        announced: Option<Digest>,
-    ) -> Result<Option<(String, Added<'l>)>, VisitError> {
+    fn take<'l>(&mut self, store: &mut Archive, got: &Got<'_, 'l>) -> Result<Option<(String, Added<'l>)>, VisitError> {
+        let Got { item, staged, announced } = got;
         let listed = item.listed;
-        let Some(mut judged) = self.judge(listed, staged, announced)? else { return Ok(None) };
+        if self.came_meanwhile(store, item)? {
+            return Ok(None);
+        }
+        let Some(mut judged) = self.judge(store, listed, staged, *announced)? else { return Ok(None) };
         if let Some(problem) = &judged.problem {
             self.problem(format!("message {}: {problem}; it is kept and stays at the source", listed.name()));
         }
@@ -401,9 +495,7 @@ impl<'a> Visit<'a> {
             self.pin(receipt.node)?;
         }
         let (name, good) = self.name(item, &mut judged);
-        if name != listed.name()
-            && self.tools.store.is_collected(&self.source.name, Some(&self.mailbox), &name)?.is_some()
-        {
+        if name != listed.name() && store.is_collected(&self.source.name, Some(&self.mailbox), &name)?.is_some() {
             self.report.held += 1;
             return Ok(None);
         }
@@ -411,12 +503,23 @@ impl<'a> Visit<'a> {
         if judged.problem.is_some() || !good {
             self.report.held += 1;
         }
-        let Some(pending) = self.add(&name, listed, staged, judged)? else { return Ok(None) };
-        Ok(Some((name, Added { listed, pending, deletable })))
+        let accepted_ms = judged.receipt.as_ref().map(|receipt| receipt.body.time_ms);
+        let Some(pending) = self.add(store, &name, listed, staged, judged)? else { return Ok(None) };
+        Ok(Some((name, Added { listed, pending, deletable, accepted_ms })))
+    }
+
+    /// Whether another host of the source gave this message since it was listed here: then the next round compares
+    /// the two and deletes this one.
+    fn came_meanwhile(&self, store: &Archive, item: &Item<'_>) -> Result<bool, VisitError> {
+        if item.again || item.before.is_some() || !item.listed.is_distinct() {
+            return Ok(false);
+        }
+        Ok(store.is_collected(&self.source.name, Some(&self.mailbox), &item.listed.name())?.is_some())
     }
 
     fn judge(
         &mut self,
+        store: &Archive,
         listed: &Listed,
         staged: &Staged,
         announced: Option<Digest>,
@@ -428,7 +531,7 @@ impl<'a> Visit<'a> {
         let mut judged = judge::from_gateway(staged, listed, &expected).map_err(staging)?;
         if judged.as_ref().is_ok_and(|judged| judged.problem.is_some()) {
             // Rare: only now is it worth a look whether the ledger says that it came from another node.
-            expected.moved = self.moved_from(listed)?;
+            expected.moved = self.moved_from(store, listed)?;
             if expected.moved.is_some() {
                 judged = judge::from_gateway(staged, listed, &expected).map_err(staging)?;
             }
@@ -443,10 +546,9 @@ impl<'a> Visit<'a> {
     }
 
     /// Hash of the receipt that a message was accepted with elsewhere, if it was moved to this host.
-    fn moved_from(&mut self, listed: &Listed) -> Result<Option<Digest>, VisitError> {
+    fn moved_from(&mut self, store: &Archive, listed: &Listed) -> Result<Option<Digest>, VisitError> {
         if self.moved.is_none() {
-            let store = &*self.tools.store;
-            self.moved = Some(blocking(|| moved(&self.source.name, store))?);
+            self.moved = Some(moved(&self.source.name, store)?);
         }
         let uidl: Option<Uidl> = listed.name().parse().ok();
         Ok(uidl.and_then(|uidl| self.moved.as_ref()?.get(&uidl).copied()))
@@ -476,6 +578,7 @@ impl<'a> Visit<'a> {
 
     fn add(
         &mut self,
+        store: &mut Archive,
         name: &str,
         listed: &Listed,
         staged: &Staged,
@@ -503,7 +606,7 @@ impl<'a> Visit<'a> {
             plan: &plan,
             collected_ms: now_ms(),
         };
-        match self.tools.store.add(report) {
+        match store.add(report) {
             Ok(pending) => Ok(Some(pending)),
             Err(error) if error.is_input() => {
                 self.problem(format!("message {name} could not be stored and stays at the source: {error}"));
@@ -522,11 +625,6 @@ fn batch_len(items: &[Item<'_>]) -> usize {
         octets <= BATCH_OCTETS
     });
     fits.count().max(1)
-}
-
-/// Store work blocks: other tasks of the runtime go on meanwhile.
-fn blocking<T>(work: impl FnOnce() -> T) -> T {
-    tokio::task::block_in_place(work)
 }
 
 fn staging(error: std::io::Error) -> VisitError {

@@ -38,6 +38,8 @@ pub struct Stager {
     pending: Zeroizing<Vec<u8>>,
     file: Option<Writer>,
     len: u64,
+    /// Octets kept in memory.
+    in_memory: usize,
 }
 
 /// A message that arrived, readable at any place. Gone from memory and disk when dropped.
@@ -82,7 +84,17 @@ impl Staging {
     /// Begins a message.
     #[must_use]
     pub fn begin(&self) -> Stager {
-        Stager { staging: self.clone(), pending: Zeroizing::new(Vec::new()), file: None, len: 0 }
+        self.begin_with(IN_MEMORY)
+    }
+
+    /// Begins a message of which hardly anything stays in memory: one block.
+    #[must_use]
+    pub fn begin_on_disk(&self) -> Stager {
+        self.begin_with(BLOCK)
+    }
+
+    fn begin_with(&self, in_memory: usize) -> Stager {
+        Stager { staging: self.clone(), pending: Zeroizing::new(Vec::new()), file: None, len: 0, in_memory }
     }
 
     fn writer(&self) -> io::Result<Writer> {
@@ -105,7 +117,7 @@ impl Stager {
         self.len += octets.len() as u64;
         self.pending.extend_from_slice(octets);
         if self.file.is_none() {
-            if self.pending.len() <= IN_MEMORY {
+            if self.pending.len() <= self.in_memory {
                 return Ok(());
             }
             self.file = Some(self.staging.writer()?);

@@ -5,7 +5,7 @@ use crate::{
         Prepared,
         ledger::{self, Before, Shown},
         listing::Listed,
-        session::{Session, SessionError},
+        session::{Patience, Session, SessionError},
     },
     config::Host,
 };
@@ -36,7 +36,9 @@ pub async fn ask(
 ) -> Result<Answer, SessionError> {
     let mut answer = Answer::default();
     let mailbox = &prepared.source.mailbox;
-    let (mut session, _) = Session::enter(host, prepared.connector(), mailbox, prepared.passwords(), 0).await?;
+    let patience = Patience::of(&prepared.source.timeouts);
+    let entered = Session::enter(host, prepared.connector(), mailbox, prepared.passwords(), 0, patience);
+    let (mut session, _) = entered.await?;
     if let (Some(mut before), true) = (before, session.capabilities().xledger) {
         if let Some(node) = ledger::other_node(&mut session, before.node, &prepared.source.nodes).await? {
             before = Before { node: Some(node), last: last_of(node), ..before };

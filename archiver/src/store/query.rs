@@ -113,11 +113,19 @@ impl Store {
     /// # Errors
     /// [`super::StoreError`].
     pub fn stats(&self) -> StoreResult<Stats> {
-        let mut chunks = 0;
+        let mut stats = self.figures()?;
         for pair in self.catalog.prefix(&key(Space::Chunks, &[])) {
             pair?;
-            chunks += 1;
+            stats.chunks += 1;
         }
+        Ok(stats)
+    }
+
+    /// The same without the number of chunks, which takes long to count.
+    ///
+    /// # Errors
+    /// [`super::StoreError`].
+    pub fn figures(&self) -> StoreResult<Stats> {
         let (packs, _) = self.packs.list()?;
         let pack_bytes: u64 = packs.iter().map(|pack| pack.len).sum();
         let record_bytes: u64 = self.records.list()?.iter().map(|(_, len)| len).sum();
@@ -131,7 +139,7 @@ impl Store {
             parts: totals.parts,
             part_references: totals.part_references,
             message_bytes: totals.message_bytes,
-            chunks,
+            chunks: 0,
             packs: packs.len() as u64,
             bytes_in: totals.bytes_in,
             bytes_stored,
