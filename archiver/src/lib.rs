@@ -17,6 +17,7 @@ pub mod octets;
 pub mod reconcile;
 pub mod refile;
 pub mod review;
+pub mod serve;
 pub mod signing;
 pub mod store;
 pub mod why;

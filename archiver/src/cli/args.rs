@@ -268,6 +268,20 @@ pub enum SourceCommand {
         /// The source's name.
         name: String,
     },
+    /// Collect nothing from a source until `source resume`; a running service notices within seconds.
+    ///
+    /// A round under way ends as usual. `run --once --source NAME` asks it all the same.
+    Pause {
+        /// The source's name.
+        name: String,
+    },
+    /// Collect from a paused source again.
+    ///
+    /// Exit 1 when the configuration pauses it too (`pause = true`).
+    Resume {
+        /// The source's name.
+        name: String,
+    },
 }
 
 /// Arguments of `list`.

@@ -35,7 +35,7 @@ pub use args::{
     UnlockArgs, WhyArgs,
 };
 
-use crate::config::ArchiverConfig;
+use crate::{config::ArchiverConfig, serve::control};
 use clap::Parser as _;
 use postkeep_shared::{
     disk::{Disk, DiskLock, require_standing},
@@ -77,14 +77,53 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
     }
 }
 
-/// Loads the configuration and takes the writer's lock, for commands that change the data folder.
+/// Loads the configuration and takes the writer's lock, for commands that change the data folder. A running service lends
+/// it, see [`control`].
 ///
 /// # Errors
 /// Exit 2 for the configuration, exit 3 where another archiver works on the folder or there is none.
 pub fn load_and_lock(config: Option<&Path>, disk: &dyn Disk) -> Result<(ArchiverConfig, Box<dyn DiskLock>), Failure> {
     let config = ArchiverConfig::find(config)?;
-    let path = config.lock_file();
-    let lock = disk.lock(&path).map_err(|error| match error.source.kind() {
+    match lock(&config, disk) {
+        Ok(lock) => Ok((config, lock)),
+        Err(error) => match borrow(&config, disk)? {
+            Some(lock) => Ok((config, lock)),
+            None => Err(error),
+        },
+    }
+}
+
+/// As [`load_and_lock`], for those who do the service's own work: it steps aside for nobody of them.
+///
+/// # Errors
+/// As [`load_and_lock`].
+pub fn load_and_lock_alone(
+    config: Option<&Path>,
+    disk: &dyn Disk,
+) -> Result<(ArchiverConfig, Box<dyn DiskLock>), Failure> {
+    let config = ArchiverConfig::find(config)?;
+    let lock = lock(&config, disk)?;
+    Ok((config, lock))
+}
+
+/// The writer's lock while a service lends it.
+struct Borrowed {
+    /// Let go first: the service takes it when the loan ends.
+    _lock: Box<dyn DiskLock>,
+    _loan: control::Loan,
+}
+
+impl DiskLock for Borrowed {}
+
+fn borrow(config: &ArchiverConfig, disk: &dyn Disk) -> Result<Option<Box<dyn DiskLock>>, Failure> {
+    let command = std::env::args().skip(1).find(|word| !word.starts_with('-')).unwrap_or_default();
+    let to = format!("`{command}` (process {})", std::process::id());
+    let Some(loan) = control::borrow(&config.control_socket(), &to)? else { return Ok(None) };
+    Ok(Some(Box::new(Borrowed { _lock: lock(config, disk)?, _loan: loan })))
+}
+
+fn lock(config: &ArchiverConfig, disk: &dyn Disk) -> Result<Box<dyn DiskLock>, Failure> {
+    disk.lock(&config.lock_file()).map_err(|error| match error.source.kind() {
         io::ErrorKind::WouldBlock => Failure::cannot(format!(
             "another archiver works on {}; wait for it, or stop it first",
             config.data_dir.display()
@@ -93,8 +132,7 @@ pub fn load_and_lock(config: Option<&Path>, disk: &dyn Disk) -> Result<(Archiver
             Failure::cannot(format!("there is no data folder {}; `init` makes one", config.data_dir.display()))
         }
         _ => Failure::from(error),
-    })?;
-    Ok((config, lock))
+    })
 }
 
 /// Refuses a data folder on a network file system, warns of one in memory.

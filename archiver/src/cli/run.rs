@@ -1,13 +1,16 @@
 //! `run --once`: one round of every source.
 //!
+//! A paused source is asked only when it is named: whoever names it wants to know. Maintenance hours do not matter here.
+//!
 //! Exit 1 when anything needs a person: a host unreachable, a login refused, something odd, a message left, a report kept
 //! and not filed. Exit 4 when every host of every source asked refused mailbox or password: then nothing but the
 //! password can help.
 
-use super::{RunArgs, check_standing, load_and_lock};
+use super::{RunArgs, check_standing, load_and_lock_alone};
 use crate::{
     collect::{Prepared, Rounds, report::Report},
     config::{ArchiverConfig, Source},
+    serve::pause::is_paused,
 };
 use postkeep_shared::{
     disk::{Disk, LocalDisk},
@@ -21,21 +24,28 @@ use std::{io::Write as _, path::Path, sync::Arc};
 /// A sentence and an exit code.
 pub fn run(config: Option<&Path>, args: &RunArgs) -> Result<Exit, Failure> {
     let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
-    let (config, _lock) = load_and_lock(config, &*disk)?;
+    let (config, _lock) = load_and_lock_alone(config, &*disk)?;
     config.log.start();
     check_standing(&config, args.i_accept_data_loss)?;
     let sources = select(&config, args.source.as_deref())?;
     let prepared: Vec<Prepared> = sources.iter().map(|s| Prepared::new(s, &*disk)).collect::<Result<_, _>>()?;
+    let paused_dir = config.paused_dir();
     runtime()?.block_on(async {
         let (trigger, shutdown) = ShutdownTrigger::new();
         on_signals(trigger).map_err(Failure::cannot)?;
-        let mut rounds = Rounds::open(config, &disk, shutdown.clone())?;
+        let rounds = Rounds::open(config, &disk, shutdown.clone())?;
         let mut reports = Vec::new();
         for source in &prepared {
             if shutdown.is_fired() {
                 break;
             }
-            let report = rounds.round(source).await?;
+            let asked_for = args.source.is_some();
+            let paused = source.source.rhythm.pause || is_paused(&*disk, &paused_dir, &source.source.name);
+            let report = if paused && !asked_for {
+                Report { paused: true, ..Report::new(&source.source.name) }
+            } else {
+                rounds.round(source).await?
+            };
             print(&report, args.json)?;
             reports.push(report);
         }

@@ -1,63 +1,96 @@
-//! `serve`: every source on its interval, until SIGTERM.
+//! `serve`: every source in its rhythm, until SIGTERM or SIGINT; SIGHUP reads the configuration again.
 //!
-//! Rounds follow each other, one at a time: there is one writer. A stop lets the batch in work end, so everything the
-//! store took is deleted at its source in the same session.
+//! A stop lets the batches in work end, so everything the store took is deleted at its source in the same session.
 
 use super::{
-    ServeArgs, check_standing, load_and_lock,
+    ServeArgs, check_standing, load_and_lock_alone,
     run::{runtime, select},
 };
-use crate::collect::{Prepared, Rounds};
+use crate::serve::{
+    Board, Keeper, Order, Service, control,
+    teller::{PREFIX, Teller},
+};
 use postkeep_shared::{
     disk::{Disk, LocalDisk},
-    run::{Exit, Failure, Shutdown, ShutdownTrigger, on_signals},
+    metrics::{self, Told},
+    run::{Exit, Failure, Shutdown, ShutdownTrigger, manager, on_signals},
 };
 use std::{path::Path, sync::Arc};
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+/// Orders that wait.
+const ORDERS: usize = 8;
 
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// A sentence and an exit code; trouble of a host is logged and tried again on the next interval.
+/// A sentence and an exit code; trouble of a host is logged and tried again.
 pub fn run(config: Option<&Path>, args: &ServeArgs) -> Result<Exit, Failure> {
     let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
-    let (config, _lock) = load_and_lock(config, &*disk)?;
+    let (config, lock) = load_and_lock_alone(config, &*disk)?;
     config.log.start();
     check_standing(&config, args.i_accept_data_loss)?;
-    let sources = select(&config, None)?;
-    let prepared: Vec<Prepared> = sources.iter().map(|s| Prepared::new(s, &*disk)).collect::<Result<_, _>>()?;
+    select(&config, None)?;
+    let prepared = Keeper::prepare(&config, &*disk)?;
     runtime()?.block_on(async {
         let (trigger, shutdown) = ShutdownTrigger::new();
         on_signals(trigger).map_err(Failure::cannot)?;
-        let rounds = Rounds::open(config, &disk, shutdown.clone())?;
+        let (orders, taken) = mpsc::channel(ORDERS);
+        reload_at_hangup(orders.clone())?;
+        let board = Arc::new(Board::new());
+        let socket = config.control_socket();
+        let metrics = metrics::bind(&config.metrics.listen).await.map_err(|(address, error)| {
+            Failure::cannot(format!("cannot listen at {address} for metrics: {error}; change metrics.listen"))
+        })?;
+        let keeper = Arc::new(Keeper::new(config, lock, disk, Arc::clone(&board), shutdown.clone())?);
+        let teller = Arc::new(Teller::new(Arc::clone(&keeper), Arc::clone(&board)));
+        for listener in metrics {
+            eprintln!("listening metrics {}", listener.local_addr().map_err(Failure::cannot)?);
+            let told = Arc::clone(&teller) as Arc<dyn Told>;
+            tokio::spawn(metrics::serve(listener, told, PREFIX, shutdown.clone()));
+        }
+        // Collecting matters more than being spoken to.
+        match control::bind(&socket) {
+            Ok(listener) => drop(tokio::spawn(control::serve(listener, Arc::clone(&board), orders, shutdown.clone()))),
+            Err(failure) => tracing::error!("ALARM: {failure}"),
+        }
         tracing::info!("serving {} sources", prepared.len());
-        repeat(rounds, &prepared, shutdown).await?;
+        manager::ready();
+        tokio::spawn(say_alive(teller, shutdown.clone()));
+        Service::new(keeper, board, prepared, shutdown).run(taken).await?;
         tracing::info!("stopped");
         Ok(Exit::Done)
     })
 }
 
-async fn repeat(mut rounds: Rounds, prepared: &[Prepared], mut shutdown: Shutdown) -> Result<(), Failure> {
-    let start = Instant::now();
-    let mut due: Vec<Instant> = prepared.iter().map(|_| start).collect();
-    while !shutdown.is_fired() {
-        let next = due.iter().copied().enumerate().min_by_key(|(_, at)| *at);
-        let Some((index, at)) = next else { return Ok(()) };
-        tokio::select! {
-            () = sleep_until(at) => {}
-            () = shutdown.fired() => return Ok(()),
+/// Tells systemd that tasks are run and the store answers, until everything stops.
+async fn say_alive(teller: Arc<Teller>, mut shutdown: Shutdown) {
+    let beat = async {
+        let Some(every) = manager::watchdog() else { return std::future::pending().await };
+        loop {
+            if teller.alive().ok {
+                manager::alive();
+            }
+            tokio::time::sleep(every).await;
         }
-        let Some(source) = prepared.get(index) else { return Ok(()) };
-        match rounds.round(source).await {
-            Ok(report) if report.needs_attention() => tracing::warn!("{}", report.line()),
-            Ok(report) => tracing::info!("{}", report.line()),
-            // A mistake in the owners file: mended while we run, the next round goes on.
-            Err(failure) if failure.exit == Exit::Usage => tracing::error!("{failure}"),
-            Err(failure) => return Err(failure),
-        }
-        if let Some(at) = due.get_mut(index) {
-            *at = Instant::now() + source.source.interval;
-        }
+    };
+    tokio::select! {
+        () = beat => {}
+        () = shutdown.fired() => manager::stopping(),
     }
+}
+
+fn reload_at_hangup(orders: mpsc::Sender<Order>) -> Result<(), Failure> {
+    let mut hangup = signal(SignalKind::hangup()).map_err(Failure::cannot)?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            if orders.send(Order::Reload).await.is_err() {
+                return;
+            }
+        }
+    });
     Ok(())
 }

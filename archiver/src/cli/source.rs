@@ -1,4 +1,4 @@
-//! `source pin`: shows the key that a source's hosts have, and stores it after a typed yes.
+//! `source pin`: shows the key that a source's hosts have, and stores it after a typed yes. `source pause`, `source resume`.
 //!
 //! A pin is what a self-signed gateway is known by; there is no way to go on without one, or without an authority.
 
@@ -9,11 +9,13 @@ use crate::{
         pin::with_pins,
     },
     config::{ArchiverConfig, Source, Verify},
+    serve::pause::{self, Paused},
+    store::rfc3339_ms,
 };
 use postkeep_shared::{
     disk::{Disk, LocalDisk, replace_file},
     mail::Digest,
-    run::{Exit, Failure},
+    run::{Exit, Failure, now_ms},
 };
 use std::{
     io::{BufRead as _, Read as _, Write as _},
@@ -30,11 +32,44 @@ const MAX_FILE: u64 = 1024 * 1024;
 /// Exit 2 where there is no such source or the file cannot be edited, exit 3 where no host can be seen; exit 1 without a
 /// yes.
 pub fn run(config: Option<&Path>, command: &SourceCommand) -> Result<Exit, Failure> {
-    let SourceCommand::Pin { name } = command;
+    let (SourceCommand::Pin { name } | SourceCommand::Pause { name } | SourceCommand::Resume { name }) = command;
     let config = ArchiverConfig::find(config)?;
     let source = config.sources.iter().find(|s| s.name == *name);
     let source =
         source.ok_or_else(|| Failure::usage(format!("there is no source `{name}` in {}", config.file.display())))?;
+    match command {
+        SourceCommand::Pin { .. } => pin(&config, source),
+        SourceCommand::Pause { .. } => pause(&config, source),
+        SourceCommand::Resume { .. } => resume(&config, source),
+    }
+}
+
+fn pause(config: &ArchiverConfig, source: &Source) -> Result<Exit, Failure> {
+    let paused = Paused { since: rfc3339_ms(now_ms()), by: super::held::who() };
+    let new = pause::pause(&LocalDisk, &config.paused_dir(), &source.name, &paused)?;
+    let name = &source.name;
+    say(&if new {
+        format!("{name} is paused; `source resume {name}` ends that")
+    } else {
+        format!("{name}: paused already")
+    })?;
+    Ok(Exit::Done)
+}
+
+fn resume(config: &ArchiverConfig, source: &Source) -> Result<Exit, Failure> {
+    let was = pause::resume(&LocalDisk, &config.paused_dir(), &source.name)?;
+    let name = &source.name;
+    if source.rhythm.pause {
+        let file = config.file.display();
+        say(&format!("{name} stays paused: {file} says pause = true; remove that and send the service a SIGHUP"))?;
+        return Ok(Exit::Attention);
+    }
+    say(&if was { format!("{name} is collected from again") } else { format!("{name}: not paused") })?;
+    Ok(Exit::Done)
+}
+
+fn pin(config: &ArchiverConfig, source: &Source) -> Result<Exit, Failure> {
+    let name = &source.name;
     let pins = seen(source)?;
     let old = match &source.tls {
         Verify::Pin(pins) => pins.as_slice(),
