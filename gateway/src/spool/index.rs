@@ -131,9 +131,7 @@ impl Index {
             *tally = Some(self.count()?);
         }
         let found = tally.as_ref().and_then(|counted| counted.get(&mailbox)).copied().unwrap_or_default();
-        let first = self.db.scan_prefix(prefix(b'w', mailbox)).values().next();
-        let oldest = first.transpose().map_err(|e| self.error(e))?.map(|octets| self.decode(&octets)).transpose()?;
-        Ok((found, oldest.map(|entry| entry.body.time_ms)))
+        Ok((found, self.oldest(mailbox)?))
     }
 
     fn count(&self) -> Result<HashMap<MailboxId, Tally>, SpoolError> {
