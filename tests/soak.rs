@@ -152,7 +152,7 @@ fn next(n: usize, samples: &[Vec<u8>], sent: &mut Sent) -> Vec<u8> {
     let body = |size: usize| format!("Message {n} of the soak.\n{}", "0123456789abcdef\n".repeat(size / 17));
     let outside = "zoe@elsewhere.example";
     let (kind, to, owners, size): (&str, &[&str], Vec<&str>, usize) = match n % 10 {
-        0 if n % 50 == 0 => ("large", &["carl@aurora.example"], vec!["carl"], 3_000_000),
+        0 if n.is_multiple_of(50) => ("large", &["carl@aurora.example"], vec!["carl"], 3_000_000),
         0 => ("sample", &[], Vec::new(), 0),
         1 | 2 => (
             "several recipients",
@@ -244,7 +244,7 @@ fn everything_at_once_for_as_long_as_one_likes() -> Result<()> {
         let reply = sender.send_data("journal@sender.example", &[&scene.access.address], &octets)?;
         ensure!(reply.code == 250, "Postfix: {reply:?}");
         // A stream and no flood: what piles up in Postfix is taken before more comes.
-        while sent.messages % 50 == 0 && postfix.queued()? > 300 && begun.elapsed() < whole {
+        while sent.messages.is_multiple_of(50) && postfix.queued()? > 300 && begun.elapsed() < whole {
             std::thread::sleep(Duration::from_millis(100));
         }
         std::thread::sleep(Duration::from_millis(10));

@@ -41,7 +41,16 @@ use postkeep_shared::{
     disk::{Disk, DiskLock, require_standing},
     run::{Exit, Failure, finish, forbid_core_dumps},
 };
-use std::{io, path::Path, process::ExitCode};
+use std::{
+    io,
+    path::Path,
+    process::ExitCode,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+/// How long a lock that was lent may be in somebody else's hands.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Reads the arguments, runs the command, ends with its documented exit code.
 #[must_use]
@@ -119,7 +128,15 @@ fn borrow(config: &ArchiverConfig, disk: &dyn Disk) -> Result<Option<Box<dyn Dis
     let command = std::env::args().skip(1).find(|word| !word.starts_with('-')).unwrap_or_default();
     let to = format!("`{command}` (process {})", std::process::id());
     let Some(loan) = control::borrow(&config.control_socket(), &to)? else { return Ok(None) };
-    Ok(Some(Box::new(Borrowed { _lock: lock(config, disk)?, _loan: loan })))
+    // `status` may have the lock for the moment of a look.
+    let until = Instant::now() + PATIENCE;
+    let lock = loop {
+        match lock(config, disk) {
+            Err(_) if Instant::now() < until => sleep(Duration::from_millis(50)),
+            taken => break taken?,
+        }
+    };
+    Ok(Some(Box::new(Borrowed { _lock: lock, _loan: loan })))
 }
 
 fn lock(config: &ArchiverConfig, disk: &dyn Disk) -> Result<Box<dyn DiskLock>, Failure> {
