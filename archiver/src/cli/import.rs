@@ -6,6 +6,7 @@
 
 use super::{
     ImportArgs, MboxArg, check_standing, load_and_lock,
+    progress::Bar,
     store::{printable, stdout_failed},
 };
 use crate::{
@@ -23,11 +24,8 @@ use std::{
     io::{self, Write as _},
     path::Path,
     sync::Arc,
-    time::{Duration, Instant},
 };
 
-/// Time between two lines of progress.
-const PROGRESS: Duration = Duration::from_secs(2);
 /// Skipped files that get a line.
 const MAX_SKIPPED: usize = 20;
 
@@ -64,16 +62,13 @@ pub fn run(config: Option<&Path>, args: &ImportArgs) -> Result<Exit, Failure> {
         MboxArg::Mboxcl2 => mbox::Dialect::Mboxcl2,
     });
     let mut import = Import::new(&mut store, &staging, &config, &owners, target, args.mailstore, dialect)?;
-    let mut told = Instant::now();
+    let mut bar = Bar::new("import", "files", args.json);
     for (number, file) in tree.files.iter().enumerate() {
         import.file(file, &tree.exports)?;
-        if told.elapsed() >= PROGRESS {
-            told = Instant::now();
-            let read = import.counts.read;
-            eprintln!("import: {} of {} files, {read} messages", number + 1, tree.files.len());
-        }
+        bar.at(number as u64 + 1, tree.files.len() as u64);
     }
     import.finish()?;
+    drop(bar);
     let counts = import.counts;
     say(&counts, &tree, args.json)?;
     let well = !counts.need_attention() && tree.skipped.is_empty();

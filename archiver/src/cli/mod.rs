@@ -16,6 +16,7 @@ pub mod init;
 pub mod inspect;
 pub mod list;
 pub mod owner;
+pub mod progress;
 pub mod quarantine;
 pub mod reconcile;
 pub mod run;
