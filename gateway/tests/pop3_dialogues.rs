@@ -99,7 +99,7 @@ impl Fake {
             Event::Content if self.open == 2 => return false,
             Event::Content => machine.content_end(),
             Event::Update(positions) => machine.updated(!positions.contains(&1)),
-            Event::Ledger(_) | Event::Entries => panic!("not in the dialogues"),
+            Event::Ledger(_) | Event::Origins | Event::Origin(..) | Event::Entries => panic!("not in the dialogues"),
         }
         true
     }

@@ -102,10 +102,49 @@ fn login(client: &mut Client, event: &Event) {
 }
 
 const GREETING: (&str, &[u8]) = ("", b"+OK ready\r\n");
-const CAPA: (&str, &[u8]) = ("CAPA", b"+OK\r\nUSER\r\nXRETR\r\npipelining\r\nXLEDGER\r\n.\r\n");
+const CAPA: (&str, &[u8]) = ("CAPA", b"+OK\r\nUSER\r\nXRETR\r\npipelining\r\nXLEDGER\r\nXORIGIN\r\n.\r\n");
 const USER: (&str, &[u8]) = ("USER mbx", b"+OK\r\n");
 const PASS: (&str, &[u8]) = ("PASS pw", b"+OK\r\n");
-const READY: Event = Event::Ready(Capabilities { pipelining: true, xledger: true, xretr: true });
+const READY: Event = Event::Ready(Capabilities { pipelining: true, xledger: true, xorigin: true, xretr: true });
+
+#[test]
+fn ledgers_of_nodes_that_are_gone() {
+    let entry = samples::ledger(1).remove(0);
+    let node = hex(&entry.node.0);
+    let list = format!("+OK\r\n{node} 7\r\n.\r\n");
+    let ledger = format!("+OK node={node} entries follow\r\n{}\r\n.\r\n", BASE64.encode(&entry.encode()));
+    let asked = format!("XORIGIN {node} 1");
+    let script: Vec<(&str, &[u8])> = vec![
+        GREETING,
+        CAPA,
+        USER,
+        PASS,
+        ("XORIGIN", list.as_bytes()),
+        (&asked, ledger.as_bytes()),
+        ("QUIT", b"+OK bye\r\n"),
+    ];
+    let (events, result) = all_ways(&script, true, |client, event| {
+        login(client, event);
+        match event {
+            Event::LoggedIn => client.origins(),
+            Event::Complete(Asked::Origins) => client.origin(entry.node, 1),
+            Event::Complete(Asked::Ledger) => client.quit(),
+            _ => {}
+        }
+    });
+    assert_eq!(result, Ok(()));
+    let expected = [
+        READY,
+        Event::LoggedIn,
+        Event::Origin(entry.node, 7),
+        Event::Complete(Asked::Origins),
+        Event::Node(entry.node),
+        Event::Entry(Ok(entry.clone())),
+        Event::Complete(Asked::Ledger),
+        Event::Quit,
+    ];
+    assert_eq!(events, expected);
+}
 
 #[test]
 fn a_whole_session_with_stls() {

@@ -23,6 +23,8 @@ pub const MAX_LINE: usize = 4096;
 pub const MAX_LISTED: usize = 1_000_000;
 /// Most ledger entries of one XLEDGER.
 pub const MAX_ENTRIES: usize = 20_000_000;
+/// Most nodes whose messages were moved to one gateway.
+pub const MAX_ORIGINS: usize = 1000;
 /// Largest message.
 pub const MAX_MESSAGE: u64 = 2 << 30;
 
@@ -37,6 +39,8 @@ pub struct Capabilities {
     pub pipelining: bool,
     /// The ledger can be read.
     pub xledger: bool,
+    /// The ledgers of nodes whose messages were moved there can be read.
+    pub xorigin: bool,
     /// Length-prefixed retrieval.
     pub xretr: bool,
 }
@@ -58,9 +62,11 @@ pub enum Event {
     Size(u32, u64),
     /// One line of UIDL: number and name.
     Name(u32, Vec<u8>),
-    /// XLEDGER: whose ledger this is.
+    /// XLEDGER or XORIGIN: whose ledger this is.
     Node(NodeKey),
-    /// XLEDGER: one entry, its signature not checked.
+    /// XORIGIN: a node whose ledger is kept there, and how many entries it has.
+    Origin(NodeKey, u64),
+    /// XLEDGER or XORIGIN: one entry, its signature not checked.
     Entry(Result<Entry, EntryError>),
     /// A LIST, UIDL or XLEDGER is complete.
     Complete(Asked),
@@ -88,8 +94,10 @@ pub enum Asked {
     List,
     /// UIDL.
     Uidl,
-    /// XLEDGER.
+    /// XLEDGER, or XORIGIN with a node.
     Ledger,
+    /// XORIGIN.
+    Origins,
     /// RETR or XRETR.
     Retrieve,
     /// DELE.
@@ -152,6 +160,7 @@ enum Awaited {
     List,
     Uidl,
     Ledger,
+    Origins,
     Retrieve { limit: u64, prefixed: bool },
     Delete,
     Quit,
@@ -225,6 +234,16 @@ impl Client {
         self.ask(&Command::Xledger(Some(from)), Awaited::Ledger);
     }
 
+    /// XORIGIN: which nodes' ledgers are kept there.
+    pub fn origins(&mut self) {
+        self.ask(&Command::Xorigin(None), Awaited::Origins);
+    }
+
+    /// XORIGIN of one node from this entry on.
+    pub fn origin(&mut self, node: NodeKey, from: u64) {
+        self.ask(&Command::Xorigin(Some((node, from))), Awaited::Ledger);
+    }
+
     /// RETR, or XRETR where `prefixed`. More than `limit` octets end the session.
     pub fn retrieve(&mut self, number: u32, limit: u64, prefixed: bool) {
         let command = if prefixed { Command::Xretr(number) } else { Command::Retr(number) };
@@ -295,6 +314,7 @@ impl Client {
             Awaited::List => Asked::List,
             Awaited::Uidl => Asked::Uidl,
             Awaited::Ledger => Asked::Ledger,
+            Awaited::Origins => Asked::Origins,
             Awaited::Retrieve { .. } => Asked::Retrieve,
             Awaited::Delete => Asked::Delete,
             Awaited::Quit => {
@@ -325,6 +345,7 @@ impl Client {
             Awaited::Stat => return two_numbers(text).map(|(n, o)| event(Event::Counted(n, o))),
             Awaited::List => self.body = lines(Asked::List),
             Awaited::Uidl => self.body = lines(Asked::Uidl),
+            Awaited::Origins => self.body = lines(Asked::Origins),
             Awaited::Ledger => {
                 self.body = lines(Asked::Ledger);
                 return Ok(event(Event::Node(node(text)?)));
@@ -377,6 +398,7 @@ impl Client {
                 b"STLS" => stls = true,
                 b"PIPELINING" => found.pipelining = true,
                 b"XLEDGER" => found.xledger = true,
+                b"XORIGIN" => found.xorigin = true,
                 b"XRETR" => found.xretr = true,
                 _ => {}
             }
@@ -396,6 +418,7 @@ impl Client {
         let (name, limit) = match what {
             Asked::List => ("LIST", MAX_LISTED),
             Asked::Uidl => ("UIDL", MAX_LISTED),
+            Asked::Origins => ("XORIGIN", MAX_ORIGINS),
             _ => ("XLEDGER", MAX_ENTRIES),
         };
         if lines >= limit {
@@ -410,6 +433,12 @@ impl Client {
             return Ok(event(Event::Entry(Entry::decode(&octets))));
         }
         let at = line.iter().position(|b| *b == b' ').unwrap_or(line.len());
+        if what == Asked::Origins {
+            let node = std::str::from_utf8(line.get(..at).unwrap_or_default()).ok().and_then(Digest::from_hex);
+            let entries = self::number(line.get(at + 1..).unwrap_or_default());
+            let (node, entries) = node.zip(entries).ok_or_else(malformed)?;
+            return Ok(event(Event::Origin(NodeKey(node.0), entries)));
+        }
         let number = number(line.get(..at).unwrap_or_default()).and_then(|n| u32::try_from(n).ok());
         let number = number.filter(|n| *n > 0).ok_or_else(malformed)?;
         let rest = line.get(at + 1..).unwrap_or_default();

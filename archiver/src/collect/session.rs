@@ -228,9 +228,48 @@ impl Session {
     pub async fn ledger<E: From<SessionError>>(
         &mut self,
         from: u64,
-        mut each: impl FnMut(NodeKey, Result<Entry, EntryError>) -> Result<(), E>,
+        each: impl FnMut(NodeKey, Result<Entry, EntryError>) -> Result<(), E>,
     ) -> Result<NodeKey, E> {
         self.driver.machine.ledger(from);
+        self.entries(each).await
+    }
+
+    /// As [`Self::ledger`], of a node whose messages were moved there.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn origin<E: From<SessionError>>(
+        &mut self,
+        node: NodeKey,
+        from: u64,
+        each: impl FnMut(NodeKey, Result<Entry, EntryError>) -> Result<(), E>,
+    ) -> Result<NodeKey, E> {
+        self.driver.machine.origin(node, from);
+        self.entries(each).await
+    }
+
+    /// The nodes whose messages were moved there, and how many entries of each are kept.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn origins(&mut self) -> Result<Vec<(NodeKey, u64)>, SessionError> {
+        self.driver.machine.origins();
+        self.begin_long();
+        let mut origins = Vec::new();
+        loop {
+            match self.event().await? {
+                Event::Origin(node, entries) => origins.push((node, entries)),
+                Event::Complete(Asked::Origins) => return Ok(origins),
+                Event::Refused(_, _, text) => return Err(SessionError::Refused("XORIGIN", text)),
+                _ => return Err(SessionError::Order),
+            }
+        }
+    }
+
+    async fn entries<E: From<SessionError>>(
+        &mut self,
+        mut each: impl FnMut(NodeKey, Result<Entry, EntryError>) -> Result<(), E>,
+    ) -> Result<NodeKey, E> {
         self.begin_long();
         let node = match self.event().await? {
             Event::Node(node) => node,

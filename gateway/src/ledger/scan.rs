@@ -102,6 +102,12 @@ impl Scan {
         self.end
     }
 
+    /// Whole entries up to the end, from the first one on.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.end.saturating_sub(HEADER_LEN as u64) / ENTRY_LEN as u64
+    }
+
     fn slot(&mut self) -> Result<Slot, LedgerError> {
         let within = usize::try_from(self.at.saturating_sub(self.block_at)).unwrap_or(usize::MAX);
         if self.block_at > self.at || within >= self.block.len() {

@@ -38,6 +38,10 @@ pub enum Event {
     Content,
     /// Open the ledger from this sequence number on: [`Pop3::ledger_opened`] or [`Pop3::refuse`].
     Ledger(u64),
+    /// List the ledgers of other nodes: [`Pop3::origins`] or [`Pop3::refuse`].
+    Origins,
+    /// Open the ledger of another node from this sequence number on: [`Pop3::ledger_opened`] or [`Pop3::refuse`].
+    Origin(NodeKey, u64),
     /// The next ledger entries: [`Pop3::entries`], with none at the end.
     Entries,
     /// QUIT after a login: remove the messages at these positions for good (there may be none), give the mailbox
@@ -226,6 +230,17 @@ impl Pop3 {
         self.doing = Doing::Ledger;
     }
 
+    /// The nodes whose ledgers are kept here, with how many entries each has.
+    pub fn origins(&mut self, origins: &[(NodeKey, u64)]) {
+        self.doing = Doing::Nothing;
+        self.ok("ledgers of other nodes follow");
+        for (node, entries) in origins {
+            let line = format!("{} {entries}\r\n", data_encoding::HEXLOWER.encode(&node.0));
+            self.output.extend_from_slice(line.as_bytes());
+        }
+        self.output.extend_from_slice(b".\r\n");
+    }
+
     /// The next entries; none at the end.
     pub fn entries(&mut self, entries: &[Entry]) {
         for entry in entries {
@@ -356,7 +371,7 @@ impl Pop3 {
             (_, State::Transaction(_)) => {}
             _ => lines.push("STLS"),
         }
-        lines.extend(["EXPIRE NEVER", "XLEDGER", "XRETR", "IMPLEMENTATION Postkeep", "."]);
+        lines.extend(["EXPIRE NEVER", "XLEDGER", "XORIGIN", "XRETR", "IMPLEMENTATION Postkeep", "."]);
         for line in lines {
             self.output.extend_from_slice(line.as_bytes());
             self.output.extend_from_slice(b"\r\n");
@@ -483,6 +498,10 @@ impl Pop3 {
             Command::Xledger(from) => {
                 self.doing = Doing::OpeningLedger;
                 return Some(Event::Ledger(from.unwrap_or(0)));
+            }
+            Command::Xorigin(wanted) => {
+                self.doing = Doing::OpeningLedger;
+                return Some(wanted.map_or(Event::Origins, |(node, from)| Event::Origin(node, from)));
             }
             _ => self.mistake("not after login"),
         }

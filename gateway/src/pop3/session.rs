@@ -18,7 +18,7 @@ use postkeep_shared::{
     drive::{DriveError, Driven, Driver, Stream},
     mail::MailboxId,
     pop3::Code,
-    receipt::Entry,
+    receipt::{Entry, NodeKey},
     run::{Shutdown, printable},
 };
 use std::{
@@ -153,6 +153,8 @@ impl Session {
                 Event::Open(position, fetch) => self.open(&mut driver.machine, position, fetch).await?,
                 Event::Content => self.content(&mut driver.machine).await?,
                 Event::Ledger(from) => self.ledger(&mut driver.machine, from).await?,
+                Event::Origins => self.origins(&mut driver.machine).await?,
+                Event::Origin(node, from) => self.origin(&mut driver.machine, node, from).await?,
                 Event::Entries => self.entries(&mut driver.machine).await?,
                 Event::Update(positions) => self.update(&mut driver.machine, &positions).await,
             }
@@ -289,6 +291,38 @@ impl Session {
             }
             Err(error) => {
                 tracing::error!(mailbox = %opened.mailbox, %error, "ALARM: the ledger cannot be read");
+                machine.refuse(Code::SysTemp, "the ledger cannot be read now; try again later");
+            }
+        }
+        Ok(())
+    }
+
+    /// The ledgers of other nodes whose messages were moved here.
+    async fn origins(&mut self, machine: &mut Pop3) -> Result<(), String> {
+        let Some(opened) = &self.opened else { return Err("no mailbox is open".into()) };
+        let maildrop = Arc::clone(&opened.maildrop);
+        match spawn_blocking(move || maildrop.origins()).await.map_err(|e| e.to_string())? {
+            Ok(origins) => machine.origins(&origins),
+            Err(error) => {
+                tracing::error!(mailbox = %opened.mailbox, %error, "ALARM: the ledgers of other nodes cannot be read");
+                machine.refuse(Code::SysTemp, "the ledgers cannot be read now; try again later");
+            }
+        }
+        Ok(())
+    }
+
+    async fn origin(&mut self, machine: &mut Pop3, node: NodeKey, from: u64) -> Result<(), String> {
+        let Some(opened) = &self.opened else { return Err("no mailbox is open".into()) };
+        let maildrop = Arc::clone(&opened.maildrop);
+        let work = spawn_blocking(move || maildrop.origin(&node, from));
+        match work.await.map_err(|e| e.to_string())? {
+            Ok(Some(entries)) => {
+                self.reading = Reading::Ledger(Box::new(entries));
+                machine.ledger_opened(&node);
+            }
+            Ok(None) => machine.refuse(Code::SysPerm, "no ledger of this node is kept here"),
+            Err(error) => {
+                tracing::error!(mailbox = %opened.mailbox, %error, "ALARM: the ledger of another node cannot be read");
                 machine.refuse(Code::SysTemp, "the ledger cannot be read now; try again later");
             }
         }

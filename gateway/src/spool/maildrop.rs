@@ -2,10 +2,13 @@
 
 use super::{Job, MessageReader, Spool, SpoolError, State, layout::Folder, open_message, read_only, reserve};
 use crate::{
-    ledger::{Scan, offset_of},
+    ledger::{Origins, Scan, offset_of},
     mailbox::Identity,
 };
-use postkeep_shared::{mail::MailboxId, receipt::Entry};
+use postkeep_shared::{
+    mail::MailboxId,
+    receipt::{Entry, NodeKey},
+};
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
@@ -112,6 +115,32 @@ impl Maildrop {
         let scan = Scan::open(inner.disk.as_ref(), &inner.layout.ledger(self.mailbox), self.mailbox)?;
         // Entries that are not synced yet must not be told to anybody.
         Ok(LedgerEntries(Some(scan.from(offset_of(from)).until(head.end))))
+    }
+
+    /// The nodes whose ledgers are kept here because their messages were moved here, with how many entries each has.
+    /// Blocking.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn origins(&self) -> Result<Vec<(NodeKey, u64)>, SpoolError> {
+        let scans = self.origin_scans()?;
+        Ok(scans.into_iter().map(|scan| (scan.header().node, scan.entries())).collect())
+    }
+
+    /// As [`Self::ledger`], of such a node; `None` where it has no ledger here.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn origin(&self, node: &NodeKey, from: u64) -> Result<Option<LedgerEntries>, SpoolError> {
+        let scan = self.origin_scans()?.into_iter().find(|scan| scan.header().node == *node);
+        Ok(scan.map(|scan| LedgerEntries(Some(scan.from(offset_of(from))))))
+    }
+
+    fn origin_scans(&self) -> Result<Vec<Scan>, SpoolError> {
+        let (disk, ledgers) = (self.spool.inner.disk.as_ref(), self.spool.inner.layout.ledgers());
+        let origins = Origins::open(disk, &ledgers, self.mailbox)?;
+        let scans = origins.paths().map(|path| Scan::open(disk, path, self.mailbox));
+        Ok(scans.collect::<Result<_, _>>()?)
     }
 }
 

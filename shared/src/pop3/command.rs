@@ -1,6 +1,6 @@
 //! A command line, read by the server and written by the client.
 
-use crate::crypt::Password;
+use crate::{crypt::Password, mail::Digest, receipt::NodeKey};
 
 /// Longest command line in octets, CRLF included (long enough for any AUTH PLAIN response; RFC 2449 §4 allows 255).
 pub const MAX_LINE: usize = 4096;
@@ -43,6 +43,8 @@ pub enum Command {
     Quit,
     /// Ours: ledger entries from this number on, all without one.
     Xledger(Option<u64>),
+    /// Ours: the ledgers of other nodes that are kept here; with a node, its entries from this number on.
+    Xorigin(Option<(NodeKey, u64)>),
     /// Ours: length-prefixed retrieval.
     Xretr(u32),
 }
@@ -100,6 +102,7 @@ impl Command {
             b"XRETR" => arguments.one().map(Self::Xretr),
             b"TOP" => arguments.two().map(|(n, lines)| Self::Top(n, lines)),
             b"XLEDGER" => arguments.position().map(Self::Xledger),
+            b"XORIGIN" => arguments.origin().map(Self::Xorigin),
             _ => Err(CommandError::Unknown),
         }
     }
@@ -133,6 +136,8 @@ impl Command {
             Self::Quit => plain("QUIT".into()),
             Self::Xledger(None) => plain("XLEDGER".into()),
             Self::Xledger(Some(from)) => plain(format!("XLEDGER {from}")),
+            Self::Xorigin(None) => plain("XORIGIN".into()),
+            Self::Xorigin(Some((node, from))) => plain(format!("XORIGIN {} {from}", Digest(node.0))),
             Self::Xretr(n) => plain(format!("XRETR {n}")),
         };
         line.extend_from_slice(b"\r\n");
@@ -180,6 +185,15 @@ impl Arguments<'_> {
     fn position(&self) -> Result<Option<u64>, CommandError> {
         self.0.filter(|rest| !rest.is_empty()).map(digits).transpose()
     }
+
+    /// 64 hex digits of a node's key and a number.
+    fn origin(&self) -> Result<Option<(NodeKey, u64)>, CommandError> {
+        let Some(rest) = self.0.filter(|rest| !rest.is_empty()) else { return Ok(None) };
+        let at = rest.iter().position(|b| *b == b' ').ok_or(CommandError::Argument)?;
+        let (node, from) = rest.split_at(at);
+        let node = std::str::from_utf8(node).ok().and_then(Digest::from_hex).ok_or(CommandError::Argument)?;
+        Ok(Some((NodeKey(node.0), digits(from.get(1..).unwrap_or_default())?)))
+    }
 }
 
 /// 1 to 2^31-1, without sign and leading zero: one number has one spelling.
@@ -225,6 +239,8 @@ mod tests {
             "AUTH PLAIN =",
             "XLEDGER",
             "XLEDGER 5",
+            "XORIGIN",
+            "XORIGIN a34d24b6a04af6a47da7de52e3f749859872f89f2a7cf630ceaf7cffe093419b 5",
             "XRETR 3",
         ] {
             let command = Command::parse(line.as_bytes()).unwrap_or_else(|e| panic!("{line}: {e}"));
@@ -246,6 +262,8 @@ mod tests {
             (b"TOP 1 -1", CommandError::Argument),
             (b"TOP 1 4294967296", CommandError::Argument),
             (b"STAT x", CommandError::Argument),
+            (b"XORIGIN 1", CommandError::Argument),
+            (b"XORIGIN a34d 1", CommandError::Argument),
             (b"USER", CommandError::Argument),
             (b"PASS", CommandError::Argument),
             (b"NO\0OP", CommandError::Character),

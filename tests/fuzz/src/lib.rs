@@ -147,6 +147,8 @@ fn pop3(octets: &[u8], size: usize) -> Vec<u8> {
             }
             Step::Event(Pop3Event::Content) => machine.content_end(),
             Step::Event(Pop3Event::Ledger(_)) => machine.refuse(Code::SysTemp, "not now"),
+            Step::Event(Pop3Event::Origins) => machine.origins(&[]),
+            Step::Event(Pop3Event::Origin(..)) => machine.refuse(Code::SysPerm, "not kept here"),
             Step::Event(Pop3Event::Entries) => machine.entries(&[]),
             Step::Event(Pop3Event::Update(positions)) => machine.updated(positions.len() < 3),
         }
