@@ -50,12 +50,12 @@ use maildrop::{Exclusive, InUse};
 use postkeep_shared::{
     disk::{self, Disk, DiskLock},
     mail::MailboxId,
-    receipt::{Event, NodeKey},
+    receipt::{Entry, Event, NodeKey},
 };
 use probe::Verdict;
 use recover::Recover;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     path::Path,
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::JoinHandle,
@@ -294,6 +294,28 @@ impl Spool {
         Err(SpoolError::Full(short))
     }
 
+    /// Leaves out messages whose files have been taken away since the start: what is not there must not be said to wait.
+    fn without_gone(&self, mailbox: MailboxId, mut entries: Vec<Entry>) -> Result<Vec<Entry>, SpoolError> {
+        if entries.is_empty() {
+            return Ok(entries);
+        }
+        let folder = self.inner.layout.folder(mailbox, Folder::New);
+        let listed = match self.inner.disk.list(&folder) {
+            Err(error) if error.is_missing() => Vec::new(),
+            other => other?,
+        };
+        let names: HashSet<String> = listed.into_iter().map(|entry| entry.name).collect();
+        entries.retain(|entry| {
+            let (uidl, seq) = (entry.body.uidl, entry.body.seq);
+            let there = names.contains(&uidl.to_string());
+            if !there {
+                tracing::error!(%mailbox, %uidl, seq, "ALARM: the file of a waiting message is gone");
+            }
+            there
+        });
+        Ok(entries)
+    }
+
     /// Opens a mailbox for one client. Blocking (reads the index): seconds for a million messages.
     ///
     /// # Errors
@@ -305,7 +327,7 @@ impl Spool {
             State::Working { index, missing } => {
                 let mut entries = index.waiting(mailbox.id)?;
                 entries.retain(|entry| !missing.contains(&(mailbox.id, entry.body.seq)));
-                entries
+                self.without_gone(mailbox.id, entries)?
             }
             State::ReadOnly(_) => read_only::waiting(inner.disk.as_ref(), &inner.layout, mailbox.id)?,
         };
