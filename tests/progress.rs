@@ -62,7 +62,7 @@ fn a_bar_on_a_terminal_and_nothing_elsewhere() -> Result<()> {
     for arguments in commands {
         let text = on_terminal(&archiver, arguments)?;
         let bars: Vec<&str> =
-            text.split(['\r', '\n']).filter(|line| line.contains('[') && line.contains("left")).collect();
+            text.split(['\r', '\n']).filter(|line| line.contains("/s, ") && line.contains(" left")).collect();
         let last = bars.last().with_context(|| format!("{arguments:?}: no bar in {text:?}"))?;
         ensure!(last.contains("/s") && last.contains('%'), "{arguments:?}: {last:?}");
         shown += bars.len();

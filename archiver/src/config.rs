@@ -57,6 +57,21 @@ pub struct ArchiverConfig {
     pub metrics: MetricsConfig,
     /// How to log.
     pub log: Log,
+    /// Time between two reconciles of `serve`; `None`: only by command.
+    pub reconcile_interval: Option<Duration>,
+    /// Checkpoints.
+    pub checkpoint: CheckpointSettings,
+}
+
+/// `[checkpoint]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointSettings {
+    /// The folder they are written to.
+    pub dir: PathBuf,
+    /// Time between two of `serve`; `None`: only by command.
+    pub interval: Option<Duration>,
+    /// Addresses that get each by mail.
+    pub mail: Vec<String>,
 }
 
 /// How to log.
@@ -216,6 +231,8 @@ impl ArchiverConfig {
         let serve = ServeConfig::read(&root.section("serve"));
         let metrics = MetricsConfig::read(&root.section("metrics"));
         let log = log(&root.section("log"));
+        let reconcile_interval = interval(&root.section("reconcile"), "1h");
+        let checkpoint = checkpoint(&config, &root.section("checkpoint"), &data_dir);
         config.finish()?;
         Ok(Self {
             file: file.to_owned(),
@@ -228,6 +245,8 @@ impl ArchiverConfig {
             serve,
             metrics,
             log,
+            reconcile_interval,
+            checkpoint,
         })
     }
 
@@ -333,6 +352,36 @@ fn log(section: &Section) -> Log {
     let format = section.choice("format", &["text", "json"]);
     let format = if format.as_deref() == Some("json") { LogFormat::Json } else { LogFormat::Text };
     Log { level: section.text("level").unwrap_or_else(|| "info".into()), format }
+}
+
+/// `interval = "1h"`, or `"never"`.
+fn interval(section: &Section, usual: &str) -> Option<Duration> {
+    let text = section.text("interval").unwrap_or_else(|| usual.to_owned());
+    if text == "never" {
+        return None;
+    }
+    match postkeep_shared::config::parse_duration(&text) {
+        Ok(span) if span >= Duration::from_secs(60) => Some(span),
+        Ok(_) => {
+            section.mistake("interval", "shorter than a minute; write for example \"1h\", or \"never\"");
+            None
+        }
+        Err(error) => {
+            section.mistake("interval", format!("{error}, or \"never\""));
+            None
+        }
+    }
+}
+
+fn checkpoint(config: &Config, section: &Section, data_dir: &Path) -> CheckpointSettings {
+    let dir = section.text("dir").map_or_else(|| data_dir.join("checkpoints"), |dir| config.resolve(&dir));
+    let mail = section.list("mail").unwrap_or_default();
+    for address in
+        mail.iter().filter(|a| a.rsplit_once('@').is_none_or(|(local, host)| local.is_empty() || host.is_empty()))
+    {
+        section.mistake("mail", format!("`{address}` is not an address; write it as name@domain"));
+    }
+    CheckpointSettings { dir, interval: interval(section, "1d"), mail }
 }
 
 /// `[dns]`: servers to ask instead of the system's.

@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod backup;
+pub mod checkpoint;
 pub mod cli;
 pub mod collect;
 pub mod config;

@@ -2,6 +2,7 @@
 
 use super::{
     BackupArgs, DrillArgs,
+    progress::Bar,
     store::{printable, say, stdout_failed},
 };
 use crate::{
@@ -30,7 +31,10 @@ const NOTE: &str = "postkeep restore-drill 1";
 pub fn run(config: Option<&Path>, args: &BackupArgs) -> Result<Exit, Failure> {
     let config = ArchiverConfig::find(config)?;
     config.log.start();
-    let done = backup::backup(&config, &args.to, args.prune, &LocalDisk, now_ms(), &mut |_, _| {})?;
+    let mut bar = Bar::new("backup", "octets", args.json);
+    let told = &mut |done, total| bar.at(done, total);
+    let done = backup::backup(&config, &args.to, args.prune, &LocalDisk, now_ms(), told)?;
+    drop(bar);
     let said = if args.json {
         say(&json!(done))
     } else {
@@ -74,7 +78,9 @@ pub fn drill(config: Option<&Path>, args: &DrillArgs) -> Result<Exit, Failure> {
         None => Some(random()),
     };
     let seed = seed.ok_or_else(|| Failure::usage("--seed takes 64 hex digits, as an earlier drill printed them"))?;
-    let found = backup::drill(&copy, args.sample, seed, &mut |_, _| {})?;
+    let mut bar = Bar::new("restore-drill", "messages", args.json);
+    let found = backup::drill(&copy, args.sample, seed, &mut |done, total| bar.at(done, total))?;
+    drop(bar);
     let key = ArchiverKey::load_or_create(&config.signing_key_file(), &*disk)?;
     let result = json!({"time_ms": now_ms(), "from": args.from, "result": found});
     let note = key.sign_note(&format!("{NOTE}\n{result}\n")).map_err(Failure::cannot)?;

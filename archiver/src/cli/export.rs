@@ -2,6 +2,7 @@
 
 use super::{
     ExportArgs, ExportFormat,
+    progress::Bar,
     store::{open_reader, say, stdout_failed},
 };
 use crate::{
@@ -38,7 +39,10 @@ pub fn run(config: Option<&Path>, args: &ExportArgs) -> Result<Exit, Failure> {
     let sign = key.as_ref().map(|key| |octets: &[u8]| (key.sign(octets), key.public().octets()));
     let sign = sign.as_ref().map(|sign| sign as &crate::export::Signer<'_>);
     let how = How { form, mailstore_headers: args.mailstore_headers };
-    let done = export(&archive, &owners, how, &args.out, &LocalDisk, sign, &mut |_, _| {});
+    let mut bar = Bar::new("export", "messages", args.json);
+    let told = &mut |done, total| bar.at(done, total);
+    let done = export(&archive, &owners, how, &args.out, &LocalDisk, sign, told);
+    drop(bar);
     let done = done.map_err(|error| match error {
         StoreError::Input(error) => Failure::usage(error),
         other => other.into(),

@@ -6,6 +6,7 @@ mod args;
 
 pub mod backup;
 pub mod check_config;
+pub mod checkpoint;
 pub mod dead_letter;
 pub mod delete;
 pub mod envelope;
@@ -17,6 +18,7 @@ pub mod inspect;
 pub mod list;
 pub mod owner;
 pub mod progress;
+mod proof;
 pub mod quarantine;
 pub mod reconcile;
 pub mod run;
@@ -30,10 +32,10 @@ mod stores;
 pub mod why;
 
 pub use args::{
-    BackupArgs, Cli, Command, DeadLetterCommand, DeleteArgs, DrillArgs, EnvelopeArgs, ExportArgs, ExportFormat,
-    ImportArgs, InitArgs, InspectArgs, ListArgs, MboxArg, OwnerCommand, ProfileArg, QuarantineCommand, ReconcileArgs,
-    RekeyArgs, RotateArgs, RunArgs, Sample, ServeArgs, ShowArgs, SourceCommand, StateArg, StatusArgs, StoreCommand,
-    UnlockArgs, WhyArgs,
+    BackupArgs, CheckpointCommand, CheckpointVerifyArgs, Cli, Command, DeadLetterCommand, DeleteArgs, DrillArgs,
+    EnvelopeArgs, ExportArgs, ExportFormat, ImportArgs, InitArgs, InspectArgs, ListArgs, MboxArg, OwnerCommand,
+    ProfileArg, QuarantineCommand, ReconcileArgs, RekeyArgs, RotateArgs, RunArgs, Sample, ServeArgs, ShowArgs,
+    SourceCommand, StateArg, StatusArgs, StoreCommand, UnlockArgs, WhyArgs,
 };
 
 use crate::{config::ArchiverConfig, serve::control};
@@ -83,6 +85,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::DeadLetter(command) => dead_letter::run(config, command),
         Command::Reconcile(args) => reconcile::run(config, args),
         Command::Status(args) => status::run(config, args),
+        Command::Checkpoint(command) => checkpoint::run(config, command),
         Command::CheckConfig => check_config::run(config),
     }
 }

@@ -1,6 +1,6 @@
 //! `status`: what was last seen of each source, and what the store holds.
 
-use super::StatusArgs;
+use super::{StatusArgs, proof::Proof};
 use crate::{
     archive::Archive,
     collect::state::{Seen, State},
@@ -32,6 +32,8 @@ struct Status {
     quarantined: u64,
     /// Addresses that should have an owner and have none.
     unowned: u64,
+    /// Reconciles and checkpoints.
+    proof: Proof,
     notes: Vec<String>,
 }
 
@@ -111,6 +113,7 @@ pub fn run(config: Option<&Path>, args: &StatusArgs) -> Result<Exit, Failure> {
             owners_error: service.owners_error,
             lent_to: service.lent_to,
         }),
+        proof: Proof::load(&config, &*disk)?,
         sources,
     };
     print(&status, args.json)?;
@@ -274,5 +277,6 @@ fn print(status: &Status, json: bool) -> Result<(), Failure> {
             status.unowned
         ))?;
     }
+    line(status.proof.line())?;
     status.notes.iter().try_for_each(|note| line(note.clone()))
 }

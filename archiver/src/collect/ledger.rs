@@ -6,7 +6,7 @@ use super::{
 };
 use postkeep_shared::{
     mail::MailboxId,
-    receipt::{Entry, NodeKey},
+    receipt::{Entry, EntryError, NodeKey},
 };
 
 /// Entries handed on at once.
@@ -32,27 +32,39 @@ pub struct Shown {
     pub problems: Vec<String>,
 }
 
-/// Reads the ledger from the last entry seen on; `keep` gets good new entries.
+/// Whose ledger is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// The server's own.
+    Own,
+    /// That of a node whose messages were moved there.
+    Origin(NodeKey),
+}
+
+/// Reads a ledger from the last entry seen on; `keep` gets good new entries.
 ///
 /// # Errors
 /// The session's, and what `keep` gives.
 pub async fn read<E: From<SessionError>>(
     session: &mut Session,
+    which: Which,
     before: Before,
     mut keep: impl FnMut(&[Entry]) -> Result<(), E>,
 ) -> Result<Shown, E> {
     let from = before.last.as_ref().map_or(1, |entry| entry.body.seq);
     let mut reader = Reader { before, chain: None, good: Vec::new(), problems: Vec::new(), stopped: false };
-    let node = session
-        .ledger(from, |node, entry| {
-            reader.take(node, entry.map_err(|error| error.to_string()));
-            if reader.good.len() >= BLOCK {
-                keep(&reader.good)?;
-                reader.good.clear();
-            }
-            Ok::<(), E>(())
-        })
-        .await?;
+    let each = |node, entry: Result<Entry, EntryError>| {
+        reader.take(node, entry.map_err(|error| error.to_string()));
+        if reader.good.len() >= BLOCK {
+            keep(&reader.good)?;
+            reader.good.clear();
+        }
+        Ok::<(), E>(())
+    };
+    let node = match which {
+        Which::Own => session.ledger(from, each).await?,
+        Which::Origin(node) => session.origin(node, from, each).await?,
+    };
     reader.end(node);
     keep(&reader.good)?;
     Ok(Shown { node, problems: reader.problems })

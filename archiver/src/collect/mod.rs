@@ -7,6 +7,7 @@
 pub mod backoff;
 mod budget;
 pub mod chain;
+pub mod collected;
 #[cfg(test)]
 mod dialogues;
 pub mod examine;

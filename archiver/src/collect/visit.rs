@@ -237,7 +237,7 @@ impl<'a> Visit<'a> {
         let (store, at) = (self.tools.store, &self.at);
         let mut kept = 0;
         let before = ledger::Before { mailbox, node: self.node, last };
-        let shown = ledger::read::<VisitError>(session, before, |entries| {
+        let shown = ledger::read::<VisitError>(session, ledger::Which::Own, before, |entries| {
             kept += entries.len();
             Ok(store.with(|store| store.add_ledger(name, at, entries))?)
         })

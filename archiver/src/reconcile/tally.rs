@@ -1,430 +1,514 @@
 //! The arithmetic of `reconcile`. Pure.
+//!
+//! It is fed what gateways say (entries of ledgers, what waits) and what the store's records say (reports with their
+//! receipts, decisions about them, ledger entries), in any order and as often as anybody likes, and knows 8 octets per
+//! number of a ledger. Names of messages are looked up afterwards, for the few that do not add up.
 
-use crate::store::{Collected, Outcome};
+use super::{
+    numbers::Numbers,
+    row::{Counts, Day, Fate, Row},
+    slots::{Fact, Slot, Slots},
+};
+use crate::store::Outcome;
 use postkeep_shared::{
     mail::{Digest, Uidl},
     receipt::{Entry, Event, NodeKey},
 };
-use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use time::OffsetDateTime;
 
-/// One line of `reconcile --json`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Row {
-    /// The source.
-    pub source: String,
-    /// The mailbox.
-    pub mailbox: String,
-    /// The node's short name; `None` for a server that is no gateway, or one that was never reached.
-    pub node: Option<String>,
-    /// Hosts that showed this node's ledger just now.
-    pub hosts: Vec<String>,
-    /// Messages the node accepted, by its ledger, and those moved to it whose acceptance elsewhere is not known here.
-    pub accepted: u64,
-    /// Messages that were moved to the node from another one that had accepted them; each is counted there.
-    pub moved_in: u64,
-    /// Of those, in the store.
-    pub collected: u64,
-    /// Of those collected, filed to an owner.
-    pub filed: u64,
-    /// Of those collected, in `@catchall`.
-    pub catchall: u64,
-    /// Of those collected, kept whole and filed nowhere, since nobody can say whose they are.
-    pub dead_letters: u64,
-    /// Of those collected, kept whole and filed nowhere: held until an administrator decides, or rejected by one.
-    pub quarantined: u64,
-    /// Of those quarantined, rejected.
-    pub rejected: u64,
-    /// Not collected, and waiting at the node.
-    pub waiting: u64,
-    /// Not collected, and removed from the node by somebody else.
-    pub removed_by_others: u64,
-    /// Not collected, not waiting, not removed: lost.
-    pub missing: u64,
-    /// Not collected and not removed, while a host could not be asked what waits there.
-    pub unknown: u64,
-    /// Numbers that the ledger does not show.
-    pub gaps: u64,
-    /// Everything adds up, and nothing is missing or was taken by others.
-    pub ok: bool,
-    /// Sentences.
-    pub problems: Vec<String>,
+/// Sentences about one ledger; the rest is counted.
+const MAX_SAID: usize = 20;
+
+/// A ledger entry, as much of it as the arithmetic needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// What happened.
+    pub(super) event: Event,
+    /// Its number.
+    pub(super) seq: u64,
+    /// The entry that brought the message in, or the one it was accepted with elsewhere.
+    pub(super) refers_to: u64,
+    /// When.
+    pub(super) time_ms: u64,
+    /// The message.
+    pub(super) uidl: Uidl,
+    /// The entry's hash.
+    pub(super) hash: Digest,
+    /// Of a message that was moved in: hash of the entry it was accepted with.
+    pub(super) origin: Option<Box<Digest>>,
 }
 
-/// What happened to one message at its node.
-#[derive(Debug, Clone, Copy, Default)]
-struct Fate {
-    accepted: bool,
-    removed: bool,
-    /// Hash of the receipt it was accepted with elsewhere.
-    moved_from: Option<Digest>,
-    /// It went on to another node.
-    moved_out: bool,
+impl From<&Entry> for Seen {
+    fn from(entry: &Entry) -> Self {
+        let body = &entry.body;
+        Self {
+            event: body.event,
+            seq: body.seq,
+            refers_to: body.refers_to,
+            time_ms: body.time_ms,
+            uidl: body.uidl,
+            hash: entry.hash(),
+            origin: (body.event == Event::MovedIn).then(|| Box::new(body.digest)),
+        }
+    }
 }
 
+/// One node's ledger.
 #[derive(Debug, Default)]
 struct Ledger {
-    fates: HashMap<Uidl, Fate>,
-    /// Hashes of the acceptances.
-    accepted: HashSet<Digest>,
-    entries: u64,
+    slots: Slots,
+    /// The last entry that the store keeps, for the chain.
+    kept: Option<Entry>,
+    /// The last one up to which it keeps all.
+    solid: Option<Entry>,
     highest: u64,
+    hosts: Vec<String>,
+    said: Vec<String>,
+    unsaid: u64,
 }
 
-/// Adds up one source with one mailbox.
+impl Ledger {
+    fn say(&mut self, text: String) {
+        if self.said.len() < MAX_SAID { self.said.push(text) } else { self.unsaid += 1 }
+    }
+}
+
+/// A message that came from another node.
 #[derive(Debug)]
-pub struct Tally {
+struct Moved {
+    receipt: Digest,
+    refers_to: u64,
+    node: NodeKey,
+    seq: u64,
+}
+
+/// Adds up one source with one mailbox of gateways.
+#[derive(Debug)]
+pub(super) struct Tally {
     source: String,
     mailbox: String,
     ledgers: BTreeMap<NodeKey, Ledger>,
-    hosts: BTreeMap<NodeKey, Vec<String>>,
-    waiting: HashSet<String>,
-    collected: Vec<Kept>,
+    /// What waits, and whether a ledger knows it.
+    waiting: HashMap<Uidl, bool>,
+    /// What waits under names that no gateway gives.
+    strange: u64,
+    moved: Vec<Moved>,
+    /// Reports that are not simply filed: a later decision may change that.
+    undecided: HashMap<Uidl, (NodeKey, u64)>,
     unasked: bool,
-}
-
-#[derive(Debug)]
-struct Kept {
-    uidl: Option<Uidl>,
-    node: Option<NodeKey>,
-    receipt: Option<Digest>,
-    outcome: Outcome,
+    /// Numbers beyond these came after the question was asked.
+    until: BTreeMap<NodeKey, u64>,
 }
 
 impl Tally {
     /// Nothing known yet.
     #[must_use]
-    pub fn new(source: &str, mailbox: &str) -> Self {
+    pub(super) fn new(source: &str, mailbox: &str) -> Self {
         Self {
             source: source.to_owned(),
             mailbox: mailbox.to_owned(),
             ledgers: BTreeMap::new(),
-            hosts: BTreeMap::new(),
-            waiting: HashSet::new(),
-            collected: Vec::new(),
+            waiting: HashMap::new(),
+            strange: 0,
+            moved: Vec::new(),
+            undecided: HashMap::new(),
             unasked: false,
+            until: BTreeMap::new(),
         }
+    }
+
+    /// Leaves out what came to these nodes behind these numbers.
+    pub(super) fn until(&mut self, until: BTreeMap<NodeKey, u64>) {
+        self.until = until;
     }
 
     /// A host could not be asked: what is not known to wait may wait there.
-    pub fn unasked(&mut self) {
+    pub(super) fn not_asked(&mut self) {
         self.unasked = true;
     }
 
-    /// A ledger entry; those of one node in order, each once.
-    pub fn entry(&mut self, entry: &Entry) {
-        let ledger = self.ledgers.entry(entry.node).or_default();
-        ledger.entries += 1;
-        ledger.highest = ledger.highest.max(entry.body.seq);
-        let fate = ledger.fates.entry(entry.body.uidl).or_default();
-        match entry.body.event {
-            Event::Accepted => {
-                fate.accepted = true;
-                ledger.accepted.insert(entry.hash());
-            }
-            Event::MovedIn => fate.moved_from = Some(entry.body.digest),
-            Event::Removed => fate.removed = true,
-            Event::MovedOut => fate.moved_out = true,
-        }
-    }
-
-    /// A report in the store.
-    pub fn collected(&mut self, report: &Collected) {
-        let receipt = report.receipt.as_ref().map(Entry::hash);
-        self.collected.push(Kept {
-            uidl: report.uidl.parse().ok(),
-            node: report.node,
-            receipt,
-            outcome: report.outcome,
-        });
-    }
-
     /// A host showed this node's ledger.
-    pub fn host(&mut self, node: NodeKey, host: &str) {
-        self.ledgers.entry(node).or_default();
-        self.hosts.entry(node).or_default().push(host.to_owned());
+    pub(super) fn host(&mut self, node: NodeKey, host: &str) {
+        self.ledgers.entry(node).or_default().hosts.push(host.to_owned());
     }
 
-    /// A message waits at a host.
-    pub fn waits(&mut self, name: String) {
-        self.waiting.insert(name);
+    /// A message waits at a host. Told before any entry of a ledger.
+    pub(super) fn waits(&mut self, name: &str) {
+        match name.parse() {
+            Ok(uidl) => drop(self.waiting.insert(uidl, false)),
+            Err(_) => self.strange += 1,
+        }
     }
 
-    /// One row per node, sorted.
+    /// Something about a node's ledger that is not arithmetic.
+    pub(super) fn say(&mut self, node: NodeKey, text: String) {
+        self.ledgers.entry(node).or_default().say(text);
+    }
+
+    /// A ledger entry.
+    pub(super) fn entry(&mut self, node: NodeKey, entry: &Seen) {
+        let ledger = self.ledgers.entry(node).or_default();
+        ledger.highest = ledger.highest.max(entry.seq);
+        if !ledger.slots.at(entry.seq).is_of(&entry.hash, entry.time_ms) {
+            let text =
+                format!("entry {} of the ledger is another than the one known before: it was changed", entry.seq);
+            return ledger.say(text);
+        }
+        let again = ledger.slots.get(entry.seq).has(Fact::Listed);
+        let slot = ledger.slots.at(entry.seq);
+        slot.set(Fact::Listed);
+        match entry.event {
+            Event::Accepted => slot.set(Fact::Accepted),
+            Event::MovedIn => {
+                slot.set(Fact::MovedIn);
+                if let (Some(receipt), false) = (entry.origin.as_deref(), again) {
+                    let (refers_to, seq) = (entry.refers_to, entry.seq);
+                    self.moved.push(Moved { receipt: *receipt, refers_to, node, seq });
+                }
+            }
+            Event::Removed | Event::MovedOut if entry.refers_to == 0 || entry.refers_to >= entry.seq => {
+                let (seq, refers_to) = (entry.seq, entry.refers_to);
+                ledger.say(format!("entry {seq} of the ledger refers to entry {refers_to}, which is not before it"));
+            }
+            Event::Removed => ledger.slots.at(entry.refers_to).set(Fact::Removed),
+            Event::MovedOut => ledger.slots.at(entry.refers_to).set(Fact::MovedOut),
+        }
+        if matches!(entry.event, Event::Accepted | Event::MovedIn)
+            && let Some(known) = self.waiting.get_mut(&entry.uidl)
+        {
+            *known = true;
+            self.ledgers.entry(node).or_default().slots.at(entry.seq).set(Fact::Waits);
+        }
+    }
+
+    /// A ledger entry that the store keeps; its chain is followed here.
+    pub(super) fn kept(&mut self, entry: Entry) {
+        self.entry(entry.node, &Seen::from(&entry));
+        let ledger = self.ledgers.entry(entry.node).or_default();
+        if entry.body.seq == ledger.solid.as_ref().map_or(0, |solid| solid.body.seq) + 1 {
+            ledger.solid = Some(entry.clone());
+        }
+        match ledger.kept.take() {
+            Some(before) if before.body.seq >= entry.body.seq => ledger.kept = Some(before),
+            Some(before) if before.body.seq + 1 == entry.body.seq => {
+                if entry.body.prev != before.hash() {
+                    ledger.say(format!("entry {} of the ledger does not continue the one before it", entry.body.seq));
+                }
+                ledger.kept = Some(entry);
+            }
+            before => {
+                // The chain begins anew: what stands before it is vouched for by the signature of its last entry.
+                ledger.signed(before.as_ref());
+                ledger.kept = Some(entry);
+            }
+        }
+    }
+
+    /// The last entry that the store keeps of each node.
     #[must_use]
-    pub fn rows(self) -> Vec<Row> {
-        let Self { source, mailbox, mut ledgers, mut hosts, waiting, collected, unasked } = self;
-        // A moved message's receipt was seen with it: it counts where it was accepted, though that ledger's end may be gone
-        // with its node.
-        let moved: HashSet<Digest> =
-            ledgers.values().flat_map(|ledger| ledger.fates.values()).filter_map(|fate| fate.moved_from).collect();
-        for report in &collected {
-            if let (Some(uidl), Some(node), Some(receipt)) = (report.uidl, report.node, report.receipt)
-                && moved.contains(&receipt)
-            {
-                let ledger = ledgers.entry(node).or_default();
-                ledger.fates.entry(uidl).or_default().accepted = true;
-                ledger.accepted.insert(receipt);
-            }
+    pub(super) fn last_kept(&self) -> BTreeMap<NodeKey, Entry> {
+        self.ledgers.iter().filter_map(|(node, ledger)| Some((*node, ledger.kept.clone()?))).collect()
+    }
+
+    /// The last entry of each node up to which the store keeps all.
+    #[must_use]
+    pub(super) fn solid(&self) -> BTreeMap<NodeKey, Entry> {
+        self.ledgers.iter().filter_map(|(node, ledger)| Some((*node, ledger.solid.clone()?))).collect()
+    }
+
+    /// The highest number known of each node.
+    #[must_use]
+    pub(super) fn highest(&self) -> BTreeMap<NodeKey, u64> {
+        self.ledgers.iter().map(|(node, ledger)| (*node, ledger.highest)).collect()
+    }
+
+    /// A report in the store, with its receipt.
+    pub(super) fn collected(&mut self, receipt: &Entry, outcome: Outcome) {
+        let (node, seq, uidl) = (receipt.node, receipt.body.seq, receipt.body.uidl);
+        let ledger = self.ledgers.entry(node).or_default();
+        if !ledger.slots.at(seq).is_of(&receipt.hash(), receipt.body.time_ms) {
+            return ledger
+                .say(format!("message {uidl} was collected with another receipt {seq} than the ledger shows"));
         }
-        let counted: HashSet<Digest> = ledgers.values().flat_map(|ledger| ledger.accepted.iter().copied()).collect();
-        // Who took it away after it was moved tells what became of it.
-        let removed: HashSet<Uidl> = ledgers
-            .values()
-            .flat_map(|ledger| &ledger.fates)
-            .filter(|(_, fate)| fate.removed)
-            .map(|(uidl, _)| *uidl)
-            .collect();
-        let mut unlisted: BTreeMap<NodeKey, u64> = BTreeMap::new();
-        let mut kept: HashMap<Uidl, Outcome> = HashMap::new();
-        for report in &collected {
-            let Some(uidl) = report.uidl else { continue };
-            kept.insert(uidl, report.outcome);
-            if let Some(node) = report.node {
-                let listed = ledgers.get(&node).and_then(|l| l.fates.get(&uidl)).is_some_and(|fate| fate.accepted);
-                *unlisted.entry(node).or_default() += u64::from(!listed);
-            }
+        let slot = ledger.slots.at(seq);
+        slot.set(Fact::Collected);
+        // The same report stored once more undoes no decision.
+        if slot.outcome().is_none() {
+            slot.set_outcome(outcome);
         }
-        let nodes: BTreeMap<NodeKey, Ledger> = {
-            let mut nodes = ledgers;
-            unlisted.keys().for_each(|node| {
-                nodes.entry(*node).or_default();
+        if outcome != Outcome::Filed {
+            self.undecided.insert(uidl, (node, seq));
+        }
+    }
+
+    /// A later decision about a report.
+    pub(super) fn decided(&mut self, uidl: &str, outcome: Outcome) {
+        let place = uidl.parse().ok().and_then(|uidl: Uidl| self.undecided.get(&uidl)).copied();
+        if let Some((node, seq)) = place {
+            self.ledgers.entry(node).or_default().slots.at(seq).set_outcome(outcome);
+        }
+    }
+
+    /// A report that the store holds no more: it was told to delete it, or has given it up.
+    pub(super) fn gone(&mut self, receipt: &Entry, why: Fact) {
+        let ledger = self.ledgers.entry(receipt.node).or_default();
+        if ledger.slots.get(receipt.body.seq).is_known_as(&receipt.hash()) {
+            ledger.slots.at(receipt.body.seq).set(why);
+        }
+    }
+
+    /// The numbers of every report in the store, by node.
+    pub(super) fn collected_numbers(&self) -> impl Iterator<Item = (NodeKey, impl Iterator<Item = u64> + '_)> + '_ {
+        self.ledgers.iter().map(|(node, ledger)| {
+            let numbers = ledger.slots.iter().filter(|(_, slot)| slot.has(Fact::Collected));
+            (*node, numbers.map(|(number, _)| number))
+        })
+    }
+
+    /// A moved message counts where it was accepted, and what became of it after it was moved is told there.
+    fn settle_moved(&mut self) {
+        for moved in std::mem::take(&mut self.moved) {
+            let here = self.ledgers.get(&moved.node).map(|ledger| ledger.slots.get(moved.seq)).unwrap_or_default();
+            let first = self.ledgers.iter_mut().find(|(node, ledger)| {
+                **node != moved.node && ledger.slots.get(moved.refers_to).is_known_as(&moved.receipt)
             });
-            nodes
-        };
-        let rows = nodes.into_iter().map(|(node, ledger)| {
+            let slot = match first {
+                // The end of that ledger may be gone with its node; the receipt tells that it accepted the message.
+                Some((_, ledger)) => ledger.slots.at(moved.refers_to),
+                None => self.ledgers.entry(moved.node).or_default().slots.at(moved.seq),
+            };
+            slot.set(Fact::Accepted);
+            [Fact::Removed, Fact::Waits].into_iter().filter(|fact| here.has(*fact)).for_each(|fact| slot.set(fact));
+        }
+    }
+
+    /// One row per node, sorted, and the numbers that want a name. `was_collected` tells what the list of collected
+    /// messages knows of a number.
+    #[must_use]
+    pub(super) fn rows(&mut self, was_collected: &dyn Fn(NodeKey, u64) -> bool) -> Vec<(NodeKey, Row, Suspects)> {
+        self.settle_moved();
+        let unasked = self.unasked;
+        let mut rows = Vec::new();
+        for (node, ledger) in &mut self.ledgers {
+            ledger.signed(ledger.kept.clone().as_ref());
+            let limit = self.until.get(node).copied().unwrap_or(u64::MAX);
+            let mut sum = Sum::default();
+            for (number, slot) in ledger.slots.iter().take_while(|(number, _)| *number <= limit) {
+                sum.add(number, slot, unasked, &|| was_collected(*node, number));
+            }
+            sum.gaps.push_range(sum.listed_to + 1, ledger.highest.min(limit));
             let mut row = Row {
-                source: source.clone(),
-                mailbox: mailbox.clone(),
+                source: self.source.clone(),
+                mailbox: self.mailbox.clone(),
                 node: Some(node.id()),
-                hosts: hosts.remove(&node).unwrap_or_default(),
-                gaps: ledger.highest.saturating_sub(ledger.entries),
+                hosts: ledger.hosts.clone(),
+                highest: ledger.highest,
                 ..Row::default()
             };
-            for (uidl, fate) in &ledger.fates {
-                row.moved_in += u64::from(fate.moved_from.is_some());
-                let here = fate.accepted || fate.moved_from.is_some_and(|receipt| !counted.contains(&receipt));
-                if here {
-                    row.count(kept.get(uidl), waiting.contains(&uidl.to_string()), removed.contains(uidl));
-                }
+            row.problems = std::mem::take(&mut ledger.said);
+            if ledger.unsaid > 0 {
+                row.problems.push(format!("and {} more of the kind", ledger.unsaid));
             }
-            if unasked {
-                row.unknown = std::mem::take(&mut row.missing);
-            }
-            row.judge(unlisted.get(&node).copied().unwrap_or_default());
-            row
-        });
-        rows.collect()
+            let suspects = sum.into_row(&mut row);
+            rows.push((*node, row, suspects));
+        }
+        let unknown = self.waiting.values().filter(|known| !**known).count() as u64 + self.strange;
+        if let (Some((_, row, _)), 1..) = (rows.first_mut(), unknown) {
+            row.fail(format!("{unknown} messages wait that no ledger shows"));
+        }
+        rows
     }
 
-    /// The row of a server that keeps no ledger: nothing can be missing that anybody knows of.
+    /// What a server shows now (number and hash of each entry) against what is known of a node's ledger: numbers that
+    /// are gone, and numbers that are other entries now.
     #[must_use]
-    pub fn without_ledger(self) -> Row {
-        let mut row = Row { source: self.source, mailbox: self.mailbox, ..Row::default() };
-        self.collected.iter().for_each(|report| row.count(Some(&report.outcome), false, false));
-        row.waiting = self.waiting.len() as u64;
-        row.accepted += row.waiting;
-        row.judge(0);
-        row
+    pub(super) fn diverged(&self, node: NodeKey, shown: &BTreeMap<u64, Digest>) -> (Numbers, Numbers) {
+        let (mut gone, mut changed) = (Numbers::default(), Numbers::default());
+        let slots = self.ledgers.get(&node).into_iter().flat_map(|ledger| ledger.slots.iter());
+        for (number, slot) in slots.filter(|(_, slot)| slot.has(Fact::Listed)) {
+            match shown.get(&number) {
+                None => gone.push(number),
+                Some(hash) if !slot.is_known_as(hash) => changed.push(number),
+                Some(_) => {}
+            }
+        }
+        (gone, changed)
+    }
+
+    /// Whether a node's ledger has this very entry; `None`: it has none of this number.
+    #[must_use]
+    pub(super) fn has(&self, node: NodeKey, number: u64, hash: &Digest) -> Option<bool> {
+        let slot = self.ledgers.get(&node)?.slots.get(number);
+        slot.has(Fact::Listed).then(|| slot.is_known_as(hash))
     }
 }
 
-impl Row {
-    fn count(&mut self, kept: Option<&Outcome>, waits: bool, removed: bool) {
+impl Ledger {
+    /// The signature of the last entry of a chain vouches for all before it.
+    fn signed(&mut self, last: Option<&Entry>) {
+        if let Some(entry) = last
+            && entry.verify().is_err()
+        {
+            self.say(format!("entry {} of the ledger is not signed by the node", entry.body.seq));
+        }
+    }
+}
+
+/// Numbers that do not add up, with what is wrong with them.
+pub(super) type Suspects = Vec<(u64, Fate)>;
+
+/// The sums of one node.
+#[derive(Default)]
+struct Sum {
+    counts: Counts,
+    days: BTreeMap<u16, Counts>,
+    moved_in: u64,
+    missing: Numbers,
+    removed: Numbers,
+    unknown: Numbers,
+    lost: Numbers,
+    gaps: Numbers,
+    unlisted: Numbers,
+    listed_to: u64,
+    suspects: Suspects,
+}
+
+impl Sum {
+    fn add(&mut self, number: u64, slot: Slot, unasked: bool, was_collected: &dyn Fn() -> bool) {
+        if slot.has(Fact::Listed) {
+            self.gaps.push_range(self.listed_to + 1, number.saturating_sub(1));
+            self.listed_to = number;
+        }
+        self.moved_in += u64::from(slot.has(Fact::MovedIn));
+        if !slot.has(Fact::Accepted) {
+            if slot.has(Fact::Collected) {
+                self.unlisted.push(number);
+            }
+            return;
+        }
+        let fate = fate(slot, unasked, was_collected);
+        match fate {
+            Some(Fate::Missing | Fate::MovedAway) => self.missing.push(number),
+            Some(Fate::LostFromStore) => {
+                self.missing.push(number);
+                self.lost.push(number);
+            }
+            Some(Fate::RemovedByOthers) => self.removed.push(number),
+            Some(Fate::Unknown) => self.unknown.push(number),
+            None => {}
+        }
+        self.suspects.extend(fate.filter(|_| self.suspects.len() < super::row::MAX_NAMED).map(|fate| (number, fate)));
+        self.counts.count(slot, fate);
+        self.days.entry(slot.day()).or_default().count(slot, fate);
+    }
+
+    fn into_row(self, row: &mut Row) -> Suspects {
+        row.counts = self.counts;
+        row.moved_in = self.moved_in;
+        row.gaps = self.gaps.count();
+        row.missing_numbers = self.missing;
+        row.removed_by_others_numbers = self.removed;
+        row.unknown_numbers = self.unknown;
+        row.gap_numbers = self.gaps;
+        row.days = self.days.into_iter().map(|(day, counts)| Day { day: date(day), counts }).collect();
+        row.judge(&self.unlisted, &self.lost);
+        self.suspects
+    }
+}
+
+/// What is wrong with an accepted message; `None` where all is well.
+fn fate(slot: Slot, unasked: bool, was_collected: &dyn Fn() -> bool) -> Option<Fate> {
+    if slot.has(Fact::Deleted) || slot.has(Fact::Waits) && !slot.has(Fact::Lost) {
+        None
+    } else if slot.has(Fact::Lost) {
+        Some(Fate::LostFromStore)
+    } else if slot.has(Fact::Collected) {
+        None
+    } else if was_collected() {
+        Some(Fate::LostFromStore)
+    } else if slot.has(Fact::Removed) {
+        Some(Fate::RemovedByOthers)
+    } else if unasked {
+        Some(Fate::Unknown)
+    } else if slot.has(Fact::MovedOut) {
+        Some(Fate::MovedAway)
+    } else {
+        Some(Fate::Missing)
+    }
+}
+
+impl Counts {
+    fn count(&mut self, slot: Slot, fate: Option<Fate>) {
         self.accepted += 1;
-        match kept {
-            Some(outcome) => {
-                self.collected += 1;
-                match outcome {
-                    Outcome::Filed => self.filed += 1,
-                    Outcome::CatchAll => self.catchall += 1,
-                    Outcome::DeadLetter => self.dead_letters += 1,
-                    Outcome::Quarantine => self.quarantined += 1,
-                    Outcome::Rejected => {
-                        self.quarantined += 1;
-                        self.rejected += 1;
-                    }
-                }
-            }
-            None if waits => self.waiting += 1,
-            None if removed => self.removed_by_others += 1,
-            None => self.missing += 1,
+        match fate {
+            Some(Fate::Missing | Fate::MovedAway | Fate::LostFromStore) => self.missing += 1,
+            Some(Fate::RemovedByOthers) => self.removed_by_others += 1,
+            Some(Fate::Unknown) => self.unknown += 1,
+            None if slot.has(Fact::Deleted) => self.deleted += 1,
+            None if slot.has(Fact::Collected) => self.collected(slot.outcome()),
+            None => self.waiting += 1,
         }
     }
 
-    fn judge(&mut self, unlisted: u64) {
-        let mut problem = |count: u64, text: &str| {
-            if count > 0 {
-                self.problems.push(format!("{count} {text}"));
+    fn collected(&mut self, outcome: Option<Outcome>) {
+        self.collected += 1;
+        match outcome {
+            Some(Outcome::CatchAll) => self.catchall += 1,
+            Some(Outcome::DeadLetter) => self.dead_letters += 1,
+            Some(Outcome::Quarantine) => self.quarantined += 1,
+            Some(Outcome::Rejected) => {
+                self.quarantined += 1;
+                self.rejected += 1;
             }
-        };
-        problem(self.missing, "messages were accepted and are neither in the store nor at the gateway");
-        problem(self.unknown, "messages were accepted and are not in the store; whether they wait is not known");
-        problem(self.removed_by_others, "messages were removed from the gateway before they were collected");
-        problem(self.gaps, "numbers are missing in the ledger");
-        problem(unlisted, "collected messages have receipts that the ledger does not show");
-        self.ok = self.problems.is_empty();
-    }
-
-    /// Adds a problem that is not arithmetic.
-    pub fn fail(&mut self, text: String) {
-        self.problems.push(text);
-        self.ok = false;
-    }
-
-    /// One line for people.
-    #[must_use]
-    pub fn line(&self) -> String {
-        let mut line = format!(
-            "{} {} node {}{}: accepted {}, collected {} (filed {}, catch-all {}, dead letters {}, quarantined {}), waiting {}, removed by \
-             others {}, missing {}, unknown {}: {}",
-            self.source,
-            self.mailbox,
-            self.node.as_deref().unwrap_or("none"),
-            if self.moved_in > 0 { format!(" ({} moved there)", self.moved_in) } else { String::new() },
-            self.accepted,
-            self.collected,
-            self.filed,
-            self.catchall,
-            self.dead_letters,
-            self.quarantined,
-            self.waiting,
-            self.removed_by_others,
-            self.missing,
-            self.unknown,
-            if self.ok { "ok" } else { "NOT OK" },
-        );
-        for problem in &self.problems {
-            line += &format!("\n  {problem}");
+            Some(Outcome::Filed) | None => self.filed += 1,
         }
-        line
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::collect::samples::{MAILBOX, accepted, node, removed};
-    use ed25519_dalek::SigningKey;
-    use postkeep_shared::receipt::EntryBody;
+fn date(day: u16) -> String {
+    let time = OffsetDateTime::from_unix_timestamp(i64::from(day) * 86_400).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    time.date().to_string()
+}
 
-    fn uidl(n: u8) -> Uidl {
-        Uidl([n; 16])
+/// Counts the reports of a source without ledger: nothing can be missing that anybody knows of.
+#[derive(Debug, Default)]
+pub(super) struct Plain {
+    /// Reports by a short hash of their names.
+    reports: HashMap<[u8; 16], Outcome>,
+    waiting: HashSet<[u8; 16]>,
+}
+
+impl Plain {
+    fn key(name: &str) -> [u8; 16] {
+        Digest::of(name.as_bytes()).0.first_chunk().copied().unwrap_or_default()
     }
 
-    fn kept(n: u8, outcome: Outcome) -> Collected {
-        let receipt = accepted(u64::from(n), uidl(n), b"x", 9, Digest::default());
-        Collected {
-            source: "s".into(),
-            host: "h:995".into(),
-            mailbox: Some(MAILBOX.to_string()),
-            uidl: uidl(n).to_string(),
-            node: Some(receipt.node),
-            seq: Some(receipt.body.seq),
-            receipt: Some(receipt),
-            raw_sha256: Digest::default(),
-            size: 1,
-            outcome,
-            appearances: 0,
-            collected_ms: 0,
-        }
+    /// A report in the store, or a decision about one.
+    pub(super) fn report(&mut self, uidl: &str, outcome: Outcome) {
+        self.reports.insert(Self::key(uidl), outcome);
     }
 
-    /// Six accepted; 1 filed, 2 catch-all, 3 dead letter, 4 waits, 5 taken by others, 6 missing unless told.
-    fn tally(last: u8) -> Tally {
-        let mut tally = Tally::new("s", &MAILBOX.to_string());
-        tally.host(node(), "h:995");
-        for n in 1..=last {
-            tally.entry(&accepted(u64::from(n), uidl(n), b"x", 9, Digest::default()));
-        }
-        tally.entry(&removed(u64::from(last) + 1, uidl(1), 1, Digest::default()));
-        tally.collected(&kept(1, Outcome::Filed));
-        tally.collected(&kept(2, Outcome::CatchAll));
-        tally.collected(&kept(3, Outcome::Quarantine));
-        tally.waits(uidl(4).to_string());
-        tally
+    /// A report that the store holds no more.
+    pub(super) fn gone(&mut self, uidl: &str) {
+        self.reports.remove(&Self::key(uidl));
     }
 
-    #[test]
-    fn all_well() {
-        let row = tally(4).rows().remove(0);
-        assert_eq!((row.accepted, row.collected, row.waiting, row.missing), (4, 3, 1, 0));
-        assert_eq!((row.filed, row.catchall, row.dead_letters, row.quarantined), (1, 1, 0, 1));
-        assert_eq!(row.collected, row.filed + row.catchall + row.dead_letters + row.quarantined);
-        assert!(row.ok, "{row:?}");
-        assert_eq!(row.hosts, ["h:995"]);
+    /// A message waits.
+    pub(super) fn waits(&mut self, name: &str) {
+        self.waiting.insert(Self::key(name));
     }
 
-    #[test]
-    fn losses_show() {
-        let mut tally = tally(6);
-        tally.entry(&removed(8, uidl(5), 5, Digest::default()));
-        let row = tally.rows().remove(0);
-        assert_eq!((row.removed_by_others, row.missing), (1, 1));
-        assert_eq!(row.accepted, row.collected + row.waiting + row.removed_by_others + row.missing);
-        assert!(!row.ok);
-        assert_eq!(row.problems.len(), 2);
-    }
-
-    /// Accepted by one node that is gone, moved to another: counted once, where it was accepted.
-    #[test]
-    fn moved_messages_count_once() {
-        let other = SigningKey::from_bytes(&[0x77; 32]);
-        let moved = |seq: u64, receipt: &Entry| {
-            let body = EntryBody { event: Event::MovedIn, seq, refers_to: receipt.body.seq, ..receipt.body.clone() };
-            EntryBody { digest: receipt.hash(), ..body }.sign(&other)
-        };
-        let receipts: Vec<Entry> =
-            (1..=3).map(|n| accepted(u64::from(n), uidl(n), b"x", 9, Digest::default())).collect();
-        // Nothing known of the old ledger: what waits counts at the new node, what was collected at the old one.
-        let mut tally = Tally::new("s", &MAILBOX.to_string());
-        receipts.iter().enumerate().for_each(|(i, receipt)| tally.entry(&moved(i as u64 + 1, receipt)));
-        tally.waits(uidl(2).to_string());
-        tally.waits(uidl(3).to_string());
-        tally.collected(&kept(1, Outcome::Filed));
-        let rows = tally.rows();
-        assert_eq!(rows.iter().map(|r| r.accepted).sum::<u64>(), 3, "{rows:?}");
-        assert!(rows.iter().all(|r| r.ok), "{rows:?}");
-        // The whole old ledger known: all of it counts there.
-        let mut tally = Tally::new("s", &MAILBOX.to_string());
-        receipts.iter().for_each(|receipt| tally.entry(receipt));
-        receipts.iter().enumerate().for_each(|(i, receipt)| tally.entry(&moved(i as u64 + 1, receipt)));
-        (1..=3).for_each(|n| tally.collected(&kept(n, Outcome::Filed)));
-        let rows = tally.rows();
-        let of = |key: NodeKey| rows.iter().find(|r| r.node == Some(key.id())).expect("a row");
-        assert_eq!((of(node()).accepted, of(node()).collected), (3, 3));
-        let there = of(NodeKey(other.verifying_key().to_bytes()));
-        assert_eq!((there.accepted, there.moved_in, there.ok), (0, 3, true));
-    }
-
-    #[test]
-    fn a_host_that_is_down_loses_nothing() {
-        let mut tally = tally(6);
-        tally.unasked();
-        let row = tally.rows().remove(0);
-        assert_eq!((row.missing, row.unknown, row.ok), (0, 2, false));
-    }
-
-    #[test]
-    fn gaps_and_unlisted_receipts_show() {
-        let mut gap = tally(4);
-        gap.entry(&accepted(9, uidl(9), b"x", 9, Digest::default()));
-        gap.waits(uidl(9).to_string());
-        let row = gap.rows().remove(0);
-        assert_eq!(row.gaps, 3);
-        assert!(!row.ok);
-        let mut unlisted = tally(4);
-        unlisted.collected(&kept(7, Outcome::Filed));
-        assert!(!unlisted.rows().remove(0).ok);
-    }
-
-    #[test]
-    fn servers_without_ledger() {
-        let mut tally = Tally::new("s", "ann");
-        tally.collected(&kept(1, Outcome::Filed));
-        tally.waits("x".into());
-        let row = tally.without_ledger();
-        assert!(row.ok);
-        assert_eq!((row.accepted, row.collected, row.waiting), (2, 1, 1));
+    /// The row. What waits and is collected already is counted once.
+    #[must_use]
+    pub(super) fn row(&self, source: &str, mailbox: &str) -> Row {
+        let mut counts = Counts::default();
+        self.reports.values().for_each(|outcome| counts.collected(Some(*outcome)));
+        counts.waiting = self.waiting.iter().filter(|name| !self.reports.contains_key(*name)).count() as u64;
+        counts.accepted = counts.collected + counts.waiting;
+        let (source, mailbox) = (source.to_owned(), mailbox.to_owned());
+        let mut row = Row { source, mailbox, counts, ..Row::default() };
+        row.judge(&Numbers::default(), &Numbers::default());
+        row
     }
 }

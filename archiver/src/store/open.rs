@@ -290,7 +290,7 @@ pub fn rebuild_catalog(dir: &Path, unlock: &Unlock<'_>, disk: Arc<dyn Disk>) -> 
     Store::open(dir, unlock, disk).map(|store| store.notes)
 }
 
-fn open_keys(dir: &Path, unlock: &Unlock<'_>, disk: &dyn Disk) -> StoreResult<Keyring> {
+pub(super) fn open_keys(dir: &Path, unlock: &Unlock<'_>, disk: &dyn Disk) -> StoreResult<Keyring> {
     let file = StoreFile::read(dir, disk)?;
     file.keyring(&file.root_keys(unlock, dir)?, dir)
 }

@@ -1,0 +1,717 @@
+//! One reconcile: every host is asked, the records of every store are read, the sums are made and remembered.
+//!
+//! Nothing is deleted and no lock is taken, so it runs beside `serve` and inside it. Order: hosts first, records
+//! afterwards, since a message is stored before it is removed at its source. A message may come in between the answer about
+//! what waits and the one about the ledger; so what looks wrong is looked at once more, up to the numbers of the first
+//! look, and only what is still wrong then is told.
+
+use super::{
+    ask::{Answer, Known, ask},
+    memory::{HeadMemory, Memory, SourceMemory, StoreMemory},
+    row::{Fate, Named, Row},
+    slots::Fact,
+    tally::{Plain, Suspects, Tally},
+};
+use crate::{
+    archive::Folder,
+    collect::{Prepared, collected::CollectedList, hosts as hosts_of, state::State},
+    config::{self, ArchiverConfig, Host, Source},
+    store::{
+        Log, StoreError, Unlock, UnlockKey, Walked,
+        entry::{Record, ReportName, ReportRecord, decode_entry},
+        rfc3339_ms,
+    },
+};
+use data_encoding::HEXLOWER;
+use postkeep_shared::{
+    disk::Disk,
+    mail::Digest,
+    receipt::{Entry, Event, NodeKey},
+    run::{Failure, now_ms},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+/// Before the second look.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What a reconcile found.
+#[derive(Debug, Default)]
+pub struct Reconciled {
+    /// One row per mailbox and node, and one for each store whose records are damaged.
+    pub rows: Vec<Row>,
+    /// Why it could not be remembered.
+    pub forgotten: Option<Failure>,
+}
+
+impl Reconciled {
+    /// Whether every number adds up.
+    #[must_use]
+    pub fn is_green(&self) -> bool {
+        self.rows.iter().all(|row| row.ok)
+    }
+}
+
+/// Compares what was accepted with what is kept. `all`: these are all sources of the configuration.
+///
+/// # Errors
+/// The stores' and the disk's; a host that cannot be asked is in its rows.
+pub async fn reconcile(
+    config: &ArchiverConfig,
+    sources: &[&Prepared],
+    all: bool,
+    disk: &Arc<dyn Disk>,
+) -> Result<Reconciled, Failure> {
+    let mut run = Run::open(config, disk)?;
+    let mut parts = Vec::new();
+    for prepared in sources {
+        parts.extend(run.parts(&prepared.source, Some(prepared)).await?);
+    }
+    run.learn(&mut parts)?;
+    for part in &mut parts {
+        part.ask(&run.memory).await;
+    }
+    run.look(&mut parts)?;
+    if parts.iter().any(Part::is_suspicious) {
+        tokio::time::sleep(PAUSE).await;
+        for part in parts.iter_mut().filter(|part| part.is_suspicious()) {
+            part.ask_again(&run.memory).await;
+        }
+        run.look(&mut parts)?;
+    }
+    run.finish(parts, all)
+}
+
+/// As [`reconcile`], by what was last seen instead of asking; the caller holds the lock that `state` needs.
+///
+/// # Errors
+/// As [`reconcile`].
+pub fn reconcile_offline(
+    config: &ArchiverConfig,
+    sources: &[&Source],
+    state: &State,
+    disk: &Arc<dyn Disk>,
+) -> Result<Reconciled, Failure> {
+    let mut run = Run::open(config, disk)?;
+    let mut parts = Vec::new();
+    for source in sources {
+        let remembered: Vec<Host> = state.hosts(&source.name)?.iter().map(Host::from).collect();
+        let hosts = if source.mx.is_some() { remembered } else { source.hosts.clone() };
+        for (mailbox, hosts) in by_mailbox(source, &hosts) {
+            let mut part = Part::new(source, None, mailbox, hosts.iter().map(|host| (*host).clone()).collect());
+            for host in &part.hosts {
+                let waiting = state.waiting(&source.name, &host.to_string())?;
+                part.answers.push((host.to_string(), Ok(Answer { waiting, ..Answer::default() })));
+            }
+            parts.push(part);
+        }
+    }
+    run.learn(&mut parts)?;
+    for part in &mut parts {
+        for (host, answer) in &mut part.answers {
+            let node = run.memory.sources.get(&part.source.name).and_then(|source| source.node(host));
+            if let Ok(answer) = answer {
+                answer.node = node.or_else(|| part.nodes.get(host).copied());
+            }
+        }
+    }
+    run.look(&mut parts)?;
+    Ok(Reconciled { rows: run.rows(parts)?, forgotten: None })
+}
+
+/// Mailboxes of a source as the store knows them, each with its hosts.
+fn by_mailbox<'a>(source: &Source, hosts: &'a [Host]) -> BTreeMap<String, Vec<&'a Host>> {
+    let mut mailboxes: BTreeMap<String, Vec<&Host>> = BTreeMap::new();
+    for host in hosts {
+        mailboxes.entry(source.mailbox_at(host)).or_default().push(host);
+    }
+    mailboxes
+}
+
+/// One mailbox of one source.
+struct Part<'a> {
+    source: &'a Source,
+    prepared: Option<&'a Prepared>,
+    mailbox: String,
+    hosts: Vec<Host>,
+    /// Hosts that were behind the MX once: what they still hold must not be forgotten.
+    earlier: BTreeSet<String>,
+    /// Sentences that concern all its rows.
+    problems: Vec<String>,
+    /// Of the store's records: which node signs on a host.
+    nodes: BTreeMap<String, NodeKey>,
+    /// Of the store's records: the last entry of each node.
+    kept: BTreeMap<NodeKey, Entry>,
+    answers: Vec<(String, Result<Answer, String>)>,
+    /// Reports that the store was told to delete, or gave up, by uidl.
+    gone: HashMap<String, Fact>,
+    /// The highest numbers of the first look.
+    until: BTreeMap<NodeKey, u64>,
+    tally: Tally,
+    plain: Plain,
+    rows: Vec<(NodeKey, Row, Suspects)>,
+}
+
+impl<'a> Part<'a> {
+    fn new(source: &'a Source, prepared: Option<&'a Prepared>, mailbox: String, hosts: Vec<Host>) -> Self {
+        Self {
+            tally: Tally::new(&source.name, &mailbox),
+            plain: Plain::default(),
+            source,
+            prepared,
+            mailbox,
+            hosts,
+            earlier: BTreeSet::new(),
+            problems: Vec::new(),
+            nodes: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            answers: Vec::new(),
+            gone: HashMap::new(),
+            until: BTreeMap::new(),
+            rows: Vec::new(),
+        }
+    }
+
+    fn is_gateway(&self) -> bool {
+        self.source.gateway_mailbox().is_some()
+    }
+
+    fn is_suspicious(&self) -> bool {
+        self.rows.iter().any(|(_, row, _)| !row.ok)
+    }
+
+    async fn ask(&mut self, memory: &Memory) {
+        let Some(prepared) = self.prepared else { return };
+        self.answers.clear();
+        let remembered = memory.sources.get(&self.source.name);
+        for host in &self.hosts {
+            let at = host.to_string();
+            let node = remembered.and_then(|source| source.node(&at)).or_else(|| self.nodes.get(&at).copied());
+            let known = Known { mailbox: self.source.gateway_mailbox(), node, last: self.kept.clone() };
+            let answer = ask(prepared, host, &known).await.map_err(|error| error.to_string());
+            self.answers.push((at, answer));
+        }
+    }
+
+    /// The second look: what came behind the first one is left out.
+    async fn ask_again(&mut self, memory: &Memory) {
+        self.until = self.tally.highest();
+        // Records of the store may be gone: the ledger is asked from where the store knows it without a gap.
+        self.kept = self.tally.solid();
+        self.ask(memory).await;
+    }
+
+    /// A fresh tally with what the hosts said.
+    fn begin(&mut self) {
+        self.tally = Tally::new(&self.source.name, &self.mailbox);
+        self.plain = Plain::default();
+        self.gone.clear();
+        self.tally.until(self.until.clone());
+        for (_, answer) in &self.answers {
+            match answer {
+                Ok(answer) => answer.waiting.iter().for_each(|name| {
+                    self.tally.waits(name);
+                    self.plain.waits(name);
+                }),
+                Err(_) => self.tally.not_asked(),
+            }
+        }
+    }
+
+    /// What the hosts say of their ledgers, behind what the store knows of them.
+    fn end(&mut self, memory: Option<&SourceMemory>) {
+        let mut odd = Vec::new();
+        for (host, answer) in &self.answers {
+            let Ok(answer) = answer else { continue };
+            for (node, entries) in &answer.entries {
+                entries.iter().for_each(|entry| self.tally.entry(*node, entry));
+            }
+            let Some(node) = answer.node else { continue };
+            self.tally.host(node, host);
+            odd.extend(answer.problems.iter().map(|text| (node, format!("{host}: {text}"))));
+            if let Some(shown) = &answer.whole {
+                odd.extend(self.diverged(host, node, shown));
+            }
+        }
+        odd.extend(self.set_back(memory));
+        odd.into_iter().for_each(|(node, text)| self.tally.say(node, text));
+    }
+
+    fn diverged(&self, host: &str, node: NodeKey, shown: &BTreeMap<u64, Digest>) -> Vec<(NodeKey, String)> {
+        let (gone, changed) = self.tally.diverged(node, shown);
+        let mut said = Vec::new();
+        if !gone.is_empty() {
+            let end = shown.last_key_value().map_or(0, |(seq, _)| *seq);
+            let text =
+                format!("{host}: ledger entries {gone} were seen there before and are gone; it ends with {end} now");
+            said.push((node, text));
+        }
+        if !changed.is_empty() {
+            let text = format!("{host}: ledger entries {changed} are others than those seen there before");
+            said.push((node, text));
+        }
+        said
+    }
+
+    /// Entries that were seen by an earlier reconcile and never came into the store.
+    fn set_back(&self, memory: Option<&SourceMemory>) -> Vec<(NodeKey, String)> {
+        let heads = memory.into_iter().flat_map(|source| &source.heads).filter(|head| head.mailbox == self.mailbox);
+        let mut said = Vec::new();
+        for head in heads {
+            let (Some(node), Some(hash)) = (head.node(), head.hash()) else { continue };
+            let mut asked = self.answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
+            let asked = asked.find(|answer| answer.node == Some(node));
+            let (seq, seen) = (head.seq, rfc3339_ms(head.seen_ms));
+            match (self.tally.has(node, seq, &hash), asked) {
+                (Some(false), _) => {
+                    let text =
+                        format!("ledger entry {seq} is another than the one seen {seen}: the ledger was set back");
+                    said.push((node, text));
+                }
+                (None, Some(answer)) => {
+                    let shown = answer.whole.as_ref().map(|whole| whole.last_key_value().map_or(0, |(seq, _)| *seq));
+                    let end = shown.unwrap_or_else(|| self.tally.highest().get(&node).copied().unwrap_or_default());
+                    let first = if end < seq { end + 1 } else { seq };
+                    let text = format!(
+                        "ledger entries {first} to {seq}, the last one seen {seen}, are not there any more: the ledger was \
+                         set back and ends with {end}"
+                    );
+                    said.push((node, text));
+                }
+                (Some(true), _) | (None, None) => {}
+            }
+        }
+        said
+    }
+}
+
+/// Stores, memory and list.
+struct Run<'a> {
+    config: &'a ArchiverConfig,
+    disk: &'a Arc<dyn Disk>,
+    logs: Vec<(String, Log)>,
+    memory: Memory,
+    list: CollectedList,
+    /// What the last walk found of each store.
+    walked: Vec<Walked>,
+    /// Records that other records said were there: by store, what is wrong.
+    damage: Vec<Row>,
+}
+
+impl<'a> Run<'a> {
+    fn open(config: &'a ArchiverConfig, disk: &'a Arc<dyn Disk>) -> Result<Self, Failure> {
+        let key = UnlockKey::load(&config.unlock_key_file(), &**disk)?;
+        let mut logs = Vec::new();
+        for (name, dir) in store_folders(config, disk)? {
+            logs.push((name, Log::open(&dir, &Unlock::Key(&key), Arc::clone(disk))?));
+        }
+        let memory = Memory::load(&config.data_dir, &**disk)?;
+        let list = CollectedList::new(&config.data_dir);
+        Ok(Self { config, disk, logs, memory, list, walked: Vec::new(), damage: Vec::new() })
+    }
+
+    async fn parts<'p>(&self, source: &'p Source, prepared: Option<&'p Prepared>) -> Result<Vec<Part<'p>>, Failure> {
+        let round = hosts_of::find(source, &[]).await;
+        let of_mailboxes = match (round.hosts.is_empty(), source.gateway_mailbox()) {
+            // The DNS tells nothing: what the store knows is still worth a line.
+            (true, Some(mailbox)) => BTreeMap::from([(mailbox.to_string(), Vec::new())]),
+            _ => by_mailbox(source, &round.hosts),
+        };
+        let mut parts = Vec::new();
+        for (mailbox, hosts) in of_mailboxes {
+            let mut part = Part::new(source, prepared, mailbox, hosts.into_iter().cloned().collect());
+            part.problems.extend(round.problem.clone());
+            parts.push(part);
+        }
+        Ok(parts)
+    }
+
+    /// Where the memory does not tell: which node signs on a host, and up to where the store knows each ledger.
+    fn learn(&mut self, parts: &mut [Part<'_>]) -> Result<(), Failure> {
+        let mut unknown = false;
+        for part in parts.iter_mut() {
+            let memory = self.memory.sources.get(&part.source.name);
+            for head in memory.into_iter().flat_map(|source| &source.heads).filter(|h| h.mailbox == part.mailbox) {
+                if let (Some(node), Some(kept)) = (head.node(), head.kept()) {
+                    part.kept.insert(node, kept);
+                }
+            }
+            let known = |host: &Host| {
+                let node = memory.and_then(|source| source.node(&host.to_string()));
+                node.is_some_and(|node| part.kept.contains_key(&node))
+            };
+            unknown |= part.is_gateway() && (part.source.mx.is_some() || !part.hosts.iter().all(known));
+        }
+        if unknown {
+            let mut moved: BTreeSet<Digest> = BTreeSet::new();
+            let mut seen: BTreeMap<(usize, String), (NodeKey, Digest)> = BTreeMap::new();
+            self.walk(|record| match record {
+                Record::Ledger(ledger) => {
+                    for entry in ledger.entries.iter().filter_map(|text| decode_entry(text)) {
+                        for part in parts.iter_mut().filter(|part| part.is_of(&ledger.source, &entry)) {
+                            if entry.body.event == Event::MovedIn {
+                                moved.insert(entry.body.digest);
+                            }
+                            let last = part.kept.entry(entry.node).or_insert_with(|| entry.clone());
+                            if last.body.seq < entry.body.seq {
+                                *last = entry.clone();
+                            }
+                        }
+                    }
+                }
+                Record::Report(report) => {
+                    let Some(receipt) = report.receipt.as_deref().and_then(decode_entry) else { return };
+                    let concerned = parts.iter().enumerate().filter(|(_, part)| part.is_of(&report.source, &receipt));
+                    for at in concerned.map(|(at, _)| at) {
+                        // A message that was moved there was signed by the node that accepted it.
+                        if !moved.contains(&receipt.hash()) {
+                            seen.entry((at, report.host.clone())).or_insert((receipt.node, receipt.hash()));
+                        }
+                    }
+                }
+                _ => {}
+            })?;
+            for ((at, host), (node, _)) in seen {
+                if let Some(part) = parts.get_mut(at) {
+                    part.nodes.insert(host, node);
+                }
+            }
+        }
+        for part in parts.iter_mut().filter(|part| part.source.mx.is_some()) {
+            part.add_earlier(self.memory.sources.get(&part.source.name));
+        }
+        Ok(())
+    }
+
+    fn walk(&self, mut each: impl FnMut(Record)) -> Result<Vec<Walked>, Failure> {
+        let mut walked = Vec::new();
+        for (_, log) in &self.logs {
+            walked.push(log.walk(&mut |record, _| {
+                each(record);
+                Ok(())
+            })?);
+        }
+        Ok(walked)
+    }
+
+    /// Reads every record, and makes the sums of all parts.
+    fn look(&mut self, parts: &mut [Part<'_>]) -> Result<(), Failure> {
+        parts.iter_mut().for_each(Part::begin);
+        let mut odd: HashMap<usize, Vec<String>> = HashMap::new();
+        let mut walked = Vec::new();
+        for (at, (name, log)) in self.logs.iter().enumerate() {
+            let before = self.memory.stores.get(&log.id());
+            let done = log.walk(&mut |record, head| {
+                if let Some(before) =
+                    before.filter(|b| b.number == head.number && b.hash != HEXLOWER.encode(&head.hash))
+                {
+                    let text = format!("record {} is another than the one that was there before", before.number);
+                    odd.entry(at).or_default().push(text);
+                }
+                take(parts, record);
+                Ok::<(), StoreError>(())
+            })?;
+            let said = odd.entry(at).or_default();
+            if let Some(before) = before.filter(|before| before.number > done.head.number) {
+                let (first, last) = (done.head.number + 1, before.number);
+                said.push(format!("records {first} to {last} of store {name} were there before and are gone"));
+            }
+            said.extend(done.damage.iter().cloned());
+            walked.push(done);
+        }
+        self.damage = self
+            .logs
+            .iter()
+            .enumerate()
+            .filter_map(|(at, (name, _))| {
+                let problems = odd.remove(&at).filter(|said| !said.is_empty())?;
+                Some(Row { source: format!("store {name}"), problems, ..Row::default() })
+            })
+            .collect();
+        self.walked = walked;
+        self.tell_gone(parts)?;
+        for part in parts.iter_mut() {
+            part.end(self.memory.sources.get(&part.source.name));
+            let (list, disk) = (&mut self.list, &**self.disk);
+            for (node, numbers) in part.tally.collected_numbers() {
+                list.add(disk, &part.source.name, &part.mailbox, node, numbers);
+            }
+            let list = std::cell::RefCell::new(list);
+            let was = |node, number| list.borrow_mut().has(disk, &part.source.name, &part.mailbox, node, number);
+            part.rows = part.tally.rows(&was);
+        }
+        Ok(())
+    }
+
+    /// Deletions name their reports by uidl; the records are read once more for the numbers of those.
+    fn tell_gone(&self, parts: &mut [Part<'_>]) -> Result<(), Failure> {
+        if parts.iter().all(|part| part.gone.is_empty()) {
+            return Ok(());
+        }
+        self.walk(|record| {
+            let Record::Report(report) = record else { return };
+            for part in parts.iter_mut() {
+                let is_it = part.source.name == report.source && report.mailbox.as_deref() == Some(&part.mailbox);
+                if let (true, Some(why)) = (is_it, part.gone.get(&report.uidl)) {
+                    match report.receipt.as_deref().and_then(decode_entry) {
+                        Some(receipt) => part.tally.gone(&receipt, *why),
+                        None => part.plain.gone(&report.uidl),
+                    }
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Names the messages that do not add up.
+    fn rows(&self, parts: Vec<Part<'_>>) -> Result<Vec<Row>, Failure> {
+        let mut parts = parts;
+        let wanted = parts.iter().any(|part| part.rows.iter().any(|(_, _, suspects)| !suspects.is_empty()));
+        if wanted {
+            let mut names: HashMap<(usize, NodeKey, u64), (String, u64)> = HashMap::new();
+            let fates: HashMap<(usize, NodeKey), BTreeMap<u64, Fate>> = parts
+                .iter()
+                .enumerate()
+                .flat_map(|(at, part)| {
+                    part.rows.iter().map(move |(node, _, suspects)| ((at, *node), suspects.iter().copied().collect()))
+                })
+                .collect();
+            let wants =
+                |at: usize, node: NodeKey, seq: u64| fates.get(&(at, node)).is_some_and(|f| f.contains_key(&seq));
+            for (at, part) in parts.iter().enumerate() {
+                let answers = part.answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
+                for (node, entry) in
+                    answers.flat_map(|a| a.entries.iter().flat_map(|(n, e)| e.iter().map(move |e| (*n, e))))
+                {
+                    if wants(at, node, entry.seq) {
+                        names.insert((at, node, entry.seq), (entry.uidl.to_string(), entry.time_ms));
+                    }
+                }
+            }
+            self.walk(|record| {
+                let Record::Ledger(ledger) = record else { return };
+                for entry in ledger.entries.iter().filter_map(|text| decode_entry(text)) {
+                    for (at, _) in parts.iter().enumerate().filter(|(_, part)| part.is_of(&ledger.source, &entry)) {
+                        if wants(at, entry.node, entry.body.seq) {
+                            names.insert(
+                                (at, entry.node, entry.body.seq),
+                                (entry.body.uidl.to_string(), entry.body.time_ms),
+                            );
+                        }
+                    }
+                }
+            })?;
+            for (at, part) in parts.iter_mut().enumerate() {
+                for (node, row, suspects) in &mut part.rows {
+                    let named = suspects.iter().map(|(seq, fate)| {
+                        let (uidl, time_ms) = names.remove(&(at, *node, *seq)).unwrap_or_default();
+                        Named { seq: *seq, uidl, time: rfc3339_ms(time_ms), fate: *fate }
+                    });
+                    row.messages = named.collect();
+                }
+            }
+        }
+        let mut rows: Vec<Row> = parts.into_iter().flat_map(Part::into_rows).collect();
+        rows.extend(self.damage.iter().cloned());
+        Ok(rows)
+    }
+
+    /// Remembers, and gives the rows.
+    fn finish(mut self, parts: Vec<Part<'_>>, all: bool) -> Result<Reconciled, Failure> {
+        let now = now_ms();
+        let mut sources: BTreeMap<String, SourceMemory> = BTreeMap::new();
+        for part in &parts {
+            let memory = sources.entry(part.source.name.clone()).or_default();
+            for (host, answer) in &part.answers {
+                // A node that does not fit is no node to remember.
+                if let Ok(Answer { node: Some(node), fits: true, .. }) = answer {
+                    memory.nodes.insert(host.clone(), Digest(node.0).to_string());
+                }
+            }
+            part.heads(memory, now);
+        }
+        let stores: Vec<(String, StoreMemory)> = self
+            .logs
+            .iter()
+            .zip(&self.walked)
+            .map(|((name, log), walked)| {
+                let (number, hash) = (walked.head.number, HEXLOWER.encode(&walked.head.hash));
+                (log.id(), StoreMemory { name: name.clone(), number, hash })
+            })
+            .collect();
+        let rows = self.rows(parts)?;
+        let store_well = self.damage.is_empty();
+        let green = rows.iter().all(|row| row.ok);
+        let saved = self.list.save(&**self.disk).map_err(Failure::from);
+        let saved = saved.and_then(|()| {
+            Memory::change(&self.config.data_dir, &**self.disk, |memory| {
+                memory.last_run_ms = Some(now);
+                if green && all {
+                    memory.last_green_ms = Some(now);
+                }
+                for (name, new) in sources {
+                    let old = memory.sources.entry(name.clone()).or_default();
+                    old.rows = rows.iter().filter(|row| row.source == name).map(Row::short).collect();
+                    old.last_run_ms = Some(now);
+                    if store_well && old.rows.iter().all(|row| row.ok) {
+                        old.last_green_ms = Some(now);
+                    }
+                    old.nodes.extend(new.nodes);
+                    new.heads.into_iter().for_each(|head| old.see(head));
+                }
+                for (id, new) in stores {
+                    match memory.stores.get(&id) {
+                        Some(old) if old.number > new.number => {}
+                        _ => drop(memory.stores.insert(id, new)),
+                    }
+                }
+            })
+        });
+        Ok(Reconciled { rows, forgotten: saved.err() })
+    }
+}
+
+impl Part<'_> {
+    fn is_of(&self, source: &str, entry: &Entry) -> bool {
+        self.source.name == source && self.is_gateway() && self.mailbox == entry.body.mailbox.to_string()
+    }
+
+    /// Hosts that were behind the MX once.
+    fn add_earlier(&mut self, memory: Option<&SourceMemory>) {
+        let known = self.nodes.keys().chain(memory.into_iter().flat_map(|memory| memory.nodes.keys()));
+        let known: BTreeSet<String> = known.cloned().collect();
+        for at in known {
+            if !self.hosts.iter().any(|host| host.to_string() == at)
+                && let Some(host) = config::host(&at)
+            {
+                self.hosts.push(host);
+                self.earlier.insert(at);
+            }
+        }
+    }
+
+    /// The highest entries, for the memory.
+    fn heads(&self, memory: &mut SourceMemory, now: u64) {
+        let kept = self.tally.last_kept();
+        let mut heads: BTreeMap<NodeKey, (u64, Digest)> =
+            kept.iter().map(|(node, entry)| (*node, (entry.body.seq, entry.hash()))).collect();
+        for answer in self.answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()) {
+            for (node, entries) in &answer.entries {
+                if let Some(last) = entries.iter().max_by_key(|entry| entry.seq) {
+                    let head = heads.entry(*node).or_insert((last.seq, last.hash));
+                    *head = (*head).max((last.seq, last.hash));
+                }
+            }
+        }
+        for (node, (seq, hash)) in heads {
+            let key = Digest(node.0).to_string();
+            let mut head = HeadMemory {
+                mailbox: self.mailbox.clone(),
+                node: key,
+                seq,
+                hash: hash.to_string(),
+                seen_ms: now,
+                kept: None,
+            };
+            if let Some(entry) = kept.get(&node) {
+                head.set_kept(entry);
+            }
+            memory.see(head);
+        }
+    }
+
+    fn into_rows(self) -> Vec<Row> {
+        let errors = self.answers.iter().filter_map(|(host, answer)| Some((host, answer.as_ref().err()?)));
+        // One that left the MX may be gone for good; whether it holds anything the numbers tell.
+        let errors: Vec<(&String, &String)> = errors.filter(|(host, _)| !self.earlier.contains(*host)).collect();
+        let not_asked: Vec<String> = errors.iter().map(|(host, _)| (*host).clone()).collect();
+        let mut problems: Vec<String> =
+            errors.iter().map(|(host, error)| format!("{host} could not be asked: {error}")).collect();
+        problems.extend(self.problems);
+        let mut rows: Vec<Row> = if self.source.gateway_mailbox().is_some() {
+            self.rows.into_iter().map(|(_, row, _)| row).collect()
+        } else {
+            vec![self.plain.row(&self.source.name, &self.mailbox)]
+        };
+        if rows.is_empty() {
+            let (source, mailbox) = (self.source.name.clone(), self.mailbox.clone());
+            rows.push(Row { source, mailbox, ok: true, ..Row::default() });
+        }
+        // Servers without ledger: what is odd about their lists belongs to no node.
+        let lists =
+            self.answers.iter().filter_map(|(host, a)| Some((host, a.as_ref().ok().filter(|a| a.node.is_none())?)));
+        problems.extend(lists.flat_map(|(host, a)| a.problems.iter().map(move |text| format!("{host}: {text}"))));
+        for row in &mut rows {
+            row.not_asked.clone_from(&not_asked);
+            problems.iter().for_each(|problem| row.fail(problem.clone()));
+        }
+        rows
+    }
+}
+
+/// One record to all parts.
+fn take(parts: &mut [Part<'_>], record: Record) {
+    match record {
+        Record::Report(report) => report_to(parts, &report),
+        Record::Ledger(ledger) => {
+            for entry in ledger.entries.iter().filter_map(|text| decode_entry(text)) {
+                for part in parts.iter_mut().filter(|part| part.is_of(&ledger.source, &entry)) {
+                    part.tally.kept(entry.clone());
+                }
+            }
+        }
+        Record::Filing(filing) => {
+            for part in parts.iter_mut().filter(|part| part.source.name == filing.source) {
+                if filing.mailbox.as_deref() == Some(&part.mailbox) {
+                    part.tally.decided(&filing.uidl, filing.outcome);
+                    part.plain.report(&filing.uidl, filing.outcome);
+                }
+            }
+        }
+        Record::Deletion(deletion) => {
+            for report in &deletion.out.reports {
+                gone(parts, &report.name, Fact::Deleted);
+            }
+        }
+        Record::Loss(loss) => loss.reports.iter().for_each(|report| gone(parts, report, Fact::Lost)),
+        // What stood there is not known; the numbers tell what is missing because of it.
+        Record::Lost(_) | Record::Compaction(_) => {}
+    }
+}
+
+/// A report that the store holds no more.
+fn gone(parts: &mut [Part<'_>], name: &ReportName, why: Fact) {
+    for part in parts.iter_mut().filter(|part| part.source.name == name.source) {
+        if name.mailbox.as_deref() == Some(&part.mailbox) {
+            part.gone.insert(name.uidl.clone(), why);
+        }
+    }
+}
+
+fn report_to(parts: &mut [Part<'_>], report: &ReportRecord) {
+    for part in parts.iter_mut() {
+        if part.source.name != report.source || report.mailbox.as_deref() != Some(&part.mailbox) {
+            continue;
+        }
+        if part.is_gateway() {
+            if let Some(receipt) = report.receipt.as_deref().and_then(decode_entry) {
+                part.tally.collected(&receipt, report.outcome);
+            }
+        } else {
+            part.plain.report(&report.uidl, report.outcome);
+        }
+    }
+}
+
+/// Names and folders of the archive's stores, those that are disabled too.
+///
+/// # Errors
+/// The disk's; there is no store.
+pub fn store_folders(config: &ArchiverConfig, disk: &Arc<dyn Disk>) -> Result<Vec<(String, PathBuf)>, Failure> {
+    let found = Folder::of(config, Arc::clone(disk)).list()?;
+    Ok(found.into_iter().map(|store| (store.name, store.dir)).collect())
+}
