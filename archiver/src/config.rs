@@ -14,6 +14,8 @@ pub use service::{MetricsConfig, ServeConfig};
 use crate::{
     filing::{self, Rules, Template},
     journal::Profile,
+    probe::Probe,
+    watch::ArchiverAlarms,
 };
 use postkeep_shared::{
     config::{Config, ConfigError, Section, find_file},
@@ -55,6 +57,12 @@ pub struct ArchiverConfig {
     pub serve: ServeConfig,
     /// Where metrics and health are told.
     pub metrics: MetricsConfig,
+    /// Who is told of what.
+    pub alarms: ArchiverAlarms,
+    /// Messages that must come back.
+    pub probes: Vec<Probe>,
+    /// DNS servers to ask; empty for those of the system.
+    pub dns: Vec<SocketAddr>,
     /// How to log.
     pub log: Log,
     /// Time between two reconciles of `serve`; `None`: only by command.
@@ -230,6 +238,8 @@ impl ArchiverConfig {
         let new_store_at = new_store_at(&root.section("store"));
         let serve = ServeConfig::read(&root.section("serve"));
         let metrics = MetricsConfig::read(&root.section("metrics"));
+        let alarms = ArchiverAlarms::take(&config, root);
+        let probes = Probe::take_all(&config, root);
         let log = log(&root.section("log"));
         let reconcile_interval = interval(&root.section("reconcile"), "1h");
         let checkpoint = checkpoint(&config, &root.section("checkpoint"), &data_dir);
@@ -244,6 +254,9 @@ impl ArchiverConfig {
             new_store_at,
             serve,
             metrics,
+            alarms,
+            probes,
+            dns,
             log,
             reconcile_interval,
             checkpoint,

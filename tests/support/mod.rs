@@ -14,6 +14,7 @@ pub mod gateway;
 pub mod http;
 pub mod image;
 pub mod killed;
+pub mod mail_server;
 pub mod pebble;
 pub mod pop3;
 pub mod postfix;

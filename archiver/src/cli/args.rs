@@ -84,6 +84,14 @@ pub enum Command {
     Checkpoint(CheckpointCommand),
     /// What was last seen of each source, and what the store holds.
     Status(StatusArgs),
+    /// Show alarms, or try whether they arrive.
+    #[command(subcommand)]
+    Alarm(super::alarm::AlarmCommand),
+    /// Send the status mail now, or show it.
+    StatusMail(super::alarm::StatusMailArgs),
+    /// Marked messages that must come back through the journal.
+    #[command(subcommand)]
+    Probe(super::alarm::ProbeCommand),
     /// Print every mistake in the configuration at once.
     CheckConfig,
 }

@@ -18,6 +18,18 @@ pub fn run(config: Option<&Path>) -> Result<Exit, Failure> {
     for source in &config.sources {
         mistakes.extend(Prepared::new(source, &LocalDisk).err().map(|e| e.to_string()));
     }
+    let mail =
+        config.alarms.mail.as_ref().and_then(|mail| mail.relay.as_ref()).map(|relay| ("[mail]".to_owned(), relay));
+    let probes = config.probes.iter().map(|probe| (format!("probe {}", probe.name), &probe.server));
+    for (place, relay) in mail.into_iter().chain(probes) {
+        mistakes.extend(relay.check().err().map(|text| format!("{}: {place}: {text}", config.file.display())));
+    }
+    for name in config.alarms.busy_hours.keys().filter(|name| !config.sources.iter().any(|s| s.name == **name)) {
+        mistakes.push(format!("{}: alarms.busy_hours: there is no source `{name}`", config.file.display()));
+    }
+    if !config.alarms.shared.tells_somebody() {
+        eprintln!("note: [alarms] names nobody: what is wrong stands in the log and in `alarm list` only");
+    }
     if !config.data_dir.is_dir() {
         mistakes.push(format!("there is no data folder {}; `init` makes one", config.data_dir.display()));
     }

@@ -2,6 +2,7 @@
 //!
 //! `--json` puts JSON and nothing else on standard output; logs and sentences go to standard error.
 
+pub mod alarm;
 mod args;
 
 pub mod backup;
@@ -86,6 +87,9 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Reconcile(args) => reconcile::run(config, args),
         Command::Status(args) => status::run(config, args),
         Command::Checkpoint(command) => checkpoint::run(config, command),
+        Command::Alarm(command) => alarm::alarm(config, command),
+        Command::StatusMail(args) => alarm::status_mail(config, args),
+        Command::Probe(command) => alarm::probe(config, command),
         Command::CheckConfig => check_config::run(config),
     }
 }

@@ -6,9 +6,12 @@ use super::{
     ServeArgs, check_standing, load_and_lock_alone,
     run::{runtime, select},
 };
-use crate::serve::{
-    Board, Keeper, Order, Service, control,
-    teller::{PREFIX, Teller},
+use crate::{
+    serve::{
+        Board, Keeper, Order, Service, control,
+        teller::{PREFIX, Teller},
+    },
+    watch::Watcher,
 };
 use postkeep_shared::{
     disk::{Disk, LocalDisk},
@@ -45,6 +48,8 @@ pub fn run(config: Option<&Path>, args: &ServeArgs) -> Result<Exit, Failure> {
         let metrics = metrics::bind(&config.metrics.listen).await.map_err(|(address, error)| {
             Failure::cannot(format!("cannot listen at {address} for metrics: {error}; change metrics.listen"))
         })?;
+        let watched = Arc::clone(&disk);
+        let (watching, watch_until) = ShutdownTrigger::new();
         let keeper = Arc::new(Keeper::new(config, lock, disk, Arc::clone(&board), shutdown.clone())?);
         let teller = Arc::new(Teller::new(Arc::clone(&keeper), Arc::clone(&board)));
         for listener in metrics {
@@ -60,7 +65,12 @@ pub fn run(config: Option<&Path>, args: &ServeArgs) -> Result<Exit, Failure> {
         tracing::info!("serving {} sources", prepared.len());
         manager::ready();
         tokio::spawn(say_alive(teller, shutdown.clone()));
-        Service::new(keeper, board, prepared, shutdown).run(taken).await?;
+        let watcher = Watcher::start(&keeper.config(), &board, &watched, &watch_until)?;
+        let done = Service::new(keeper, board, prepared, shutdown).run(taken).await;
+        // It looks for as long as the service works; a failure is told before the program ends.
+        watching.fire();
+        watcher.end(done.as_ref().err()).await;
+        done?;
         tracing::info!("stopped");
         Ok(Exit::Done)
     })

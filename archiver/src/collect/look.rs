@@ -38,11 +38,25 @@ pub struct Seen {
 /// # Errors
 /// A sentence: no connection, no TLS, or no certificate that can be read.
 pub async fn look(host: &Host) -> Result<Seen, String> {
+    describe(&certificate(host).await?)
+}
+
+/// As [`look`]: begin and end of the certificate, seconds since 1970-01-01 UTC.
+///
+/// # Errors
+/// A sentence.
+pub async fn look_at_validity(host: &Host) -> Result<(i64, i64), String> {
+    let certificate = certificate(host).await?;
+    let (_, parsed) = parse_x509_certificate(&certificate).map_err(|_| "the certificate cannot be read".to_owned())?;
+    Ok((parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp()))
+}
+
+async fn certificate(host: &Host) -> Result<Vec<u8>, String> {
     let eye = Arc::new(Eye { seen: Mutex::default(), provider: postkeep_shared::tls::provider() });
     let opened = Session::open(host, &Connector::with(Arc::clone(&eye) as Arc<dyn ServerCertVerifier>)?).await;
     let certificate = eye.seen.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (certificate, opened) {
-        (Some(certificate), _) => describe(&certificate),
+        (Some(certificate), _) => Ok(certificate),
         (None, Err(error)) => Err(error.to_string()),
         (None, Ok(_)) => Err("the server has no certificate".to_owned()),
     }

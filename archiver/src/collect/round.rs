@@ -19,6 +19,7 @@ use crate::{
     config::{ArchiverConfig, Host, Source},
     filing::{Owners, Rules},
     octets::Staging,
+    probe::Probes,
     refile::{Reach, Refiled, refile},
 };
 use futures_util::future::join_all;
@@ -54,6 +55,8 @@ pub struct Rounds {
     staging: Staging,
     shutdown: Shutdown,
     pace: RwLock<Pace>,
+    /// Those of the start.
+    probes: Probes,
     /// As they were read last without a mistake.
     owners: Mutex<Option<Arc<Owners>>>,
     /// Why they could not be read since.
@@ -142,6 +145,7 @@ impl Rounds {
             tracing::warn!("found while opening the store: {note}");
         }
         let (staging, state) = staging_and_state(&config, disk)?;
+        let probes = Probes::open(&config.probes, &config.data_dir, disk)?;
         // What a start took ends here: `archiver/tests/kill.rs` waits for this line.
         tracing::info!("store is open");
         Ok(Self {
@@ -151,6 +155,7 @@ impl Rounds {
             staging,
             shutdown,
             pace: RwLock::new(pace),
+            probes,
             owners: Mutex::default(),
             owners_error: Mutex::default(),
         })
@@ -283,6 +288,7 @@ impl Rounds {
             staging: &self.staging,
             owners: common.owners,
             rules: &common.rules,
+            probes: &self.probes,
             rules_digest: common.rules_digest,
             stop: common.stop,
             slot: &slot,

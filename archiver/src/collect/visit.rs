@@ -26,6 +26,7 @@ use crate::{
     config::{DeleteRule, Host, Source, SourceKind},
     filing::{Owners, Rules, assign},
     octets::{Slice, Staged, Staging},
+    probe::Probes,
     store::{Collected, NewReport, Pending, StoreError, StoreReceipt},
 };
 use postkeep_shared::{
@@ -56,6 +57,7 @@ pub(super) struct Tools<'a> {
     pub staging: &'a Staging,
     pub owners: &'a Owners,
     pub rules: &'a Rules,
+    pub probes: &'a Probes,
     /// Changes whenever a message that was left might now be filed.
     pub rules_digest: Digest,
     pub stop: &'a Shutdown,
@@ -587,7 +589,10 @@ impl<'a> Visit<'a> {
         let raw = Slice::new(staged, judged.report.clone());
         let verdict =
             examine(self.source, &raw, judged.evidence.as_ref(), judged.problem.as_deref()).map_err(staging)?;
-        let plan = assign(&verdict, self.source.reading.owner.as_deref(), self.tools.owners, self.tools.rules);
+        let probe = self.tools.probes.recognise(&verdict, now_ms());
+        let plan = probe.unwrap_or_else(|| {
+            assign(&verdict, self.source.reading.owner.as_deref(), self.tools.owners, self.tools.rules)
+        });
         if plan.leave {
             self.report.leave(&plan.unowned);
             self.tools.state.leave(&self.source.name, &listed.name(), self.tools.rules_digest, &plan.unowned)?;

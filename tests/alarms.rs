@@ -1,0 +1,310 @@
+//! Alarms of both programs, received by a real Postfix: each once, in order, and none lost or twice while the relay is
+//! down; straight to the mail exchanger; through a command. Probes through a Postfix with a journal rule.
+
+mod support;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use std::{
+    net::Ipv4Addr,
+    path::Path,
+    time::{Duration, Instant},
+};
+use support::{
+    Archiver, Gateway, Server,
+    dns::{Data, Dns},
+    folder,
+    mail_server::{MailServer as Postfix, field, free_port, has_postfix, mails},
+    numbered_report,
+};
+
+const LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
+
+/// Subjects of all mails so far, without the name of the machine.
+fn subjects(folder: &Path) -> Result<Vec<String>> {
+    let shown = |mail: &String| Ok(field(mail, "Subject")?.rsplit_once(" (").map_or("", |(said, _)| said).to_owned());
+    mails(folder)?.iter().map(shown).collect()
+}
+
+fn wait_for(what: &str, limit: u64, mut reached: impl FnMut() -> Result<bool>) -> Result<Duration> {
+    let began = Instant::now();
+    while !reached()? {
+        ensure!(began.elapsed() < Duration::from_secs(limit), "{what} does not happen within {limit} s");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(began.elapsed())
+}
+
+fn mail_comes(folder: &Path, beginning: &str) -> Result<Duration> {
+    let came = || Ok(subjects(folder)?.iter().any(|subject| subject.starts_with(beginning)));
+    wait_for(beginning, 60, came).with_context(|| format!("mails: {:?}", subjects(folder)))
+}
+
+fn told(port: u16, silence: &str) -> String {
+    format!(
+        "\n[mail]\nfrom = \"postkeep@aurora.example\"\nrelay = \"127.0.0.1:{port}\"\nsecurity = \"none\"\n\n[alarms]\n\
+         mail = [\"admin@ops.test\"]\nsettle = \"1s\"\nretry = \"500ms\"\nlook = \"200ms\"\nhost_down = \"2s\"\n\
+         silence = \"{silence}\"\ndisk_free = 0\ninodes_free = 0\n[alarms.busy_hours]\nm365 = \"Mon-Sun 00:00-24:00\"\n"
+    )
+}
+
+fn add(archiver: &Archiver, more: &str) -> Result<String> {
+    let before = std::fs::read_to_string(&archiver.config)?;
+    std::fs::write(&archiver.config, format!("{before}{more}"))?;
+    Ok(before)
+}
+
+fn serve(archiver: &Archiver) -> Result<Server> {
+    Server::start(&mut archiver.command(&["serve"])?, &[])
+}
+
+fn send(gateway: &Gateway, address: &str, n: usize) -> Result<()> {
+    let mut sender = gateway.smtp()?;
+    let reply = sender.send_data("", &[address], &numbered_report(n).0)?;
+    ensure!(reply.code == 250, "{reply:?}");
+    sender.quit()?;
+    Ok(())
+}
+
+/// A gateway whose POP3 port stays the same from start to start.
+fn steady_gateway(folder: &Path) -> Result<Gateway> {
+    let gateway = Gateway::create(folder)?;
+    let text = std::fs::read_to_string(&gateway.config)?;
+    let port = free_port(LOOPBACK)?;
+    let steady = text.replace("listen_tls = [\"127.0.0.1:0\"]", &format!("listen_tls = [\"127.0.0.1:{port}\"]"));
+    ensure!(steady != text);
+    std::fs::write(&gateway.config, steady)?;
+    Ok(gateway)
+}
+
+#[test]
+fn silence_gap_and_host_down_each_once_and_nothing_lost_while_the_relay_is_down() -> Result<()> {
+    if !has_postfix("alarms by mail") {
+        return Ok(());
+    }
+    let began = Instant::now();
+    let folder = folder()?;
+    let (inbox, address) = (folder.path().join("postfix"), (LOOPBACK, free_port(LOOPBACK)?));
+    let postfix = Postfix::delivering(&inbox, address, "ops.test")?;
+    let mut gateway = steady_gateway(folder.path())?;
+    let access = gateway.create_mailbox()?;
+    gateway.start()?;
+    let archiver = Archiver::collecting(folder.path(), &gateway, &access)?;
+    let plain = add(&archiver, &told(address.1, "4s"))?;
+    let said = archiver.run(&["check-config"], b"")?.expect(0)?;
+    ensure!(said.text().contains("no mistake"), "{}", said.text());
+    let test = archiver.run(&["alarm", "test"], b"")?.expect(0)?;
+    ensure!(test.text().starts_with("ok     mail:admin@ops.test: taken by 127.0.0.1"), "{}", test.text());
+    mail_comes(&inbox, "[test]").or_else(|_| wait_for("the test", 10, || Ok(!mails(&inbox)?.is_empty())))?;
+
+    // Silence, and its end.
+    let service = serve(&archiver)?;
+    send(&gateway, &access.address, 1)?;
+    let silence = mail_comes(&inbox, "[ALARM] no reports: m365")?;
+    send(&gateway, &access.address, 2)?;
+    mail_comes(&inbox, "[resolved] no reports: m365")?;
+    ensure!(service.stop()? == 0);
+
+    // A gap, as `reconcile` leaves it, and its end.
+    std::fs::write(&archiver.config, format!("{plain}{}", told(address.1, "never")))?;
+    let row = |ok: bool, missing: u64, problem: &str| {
+        format!(
+            "{{\"sources\":{{\"m365\":{{\"last_run_ms\":1,\"rows\":[{{\"source\":\"m365\",\"mailbox\":\"{}\",\"node\":\"0123456789abcdef\",\
+             \"ok\":{ok},\"missing\":{missing},\"problems\":[{problem}]}}]}}}}}}",
+            access.id
+        )
+    };
+    let file = archiver.data().join("reconcile.json");
+    std::fs::write(
+        &file,
+        row(false, 2, "\"2 messages were accepted and are neither in the store nor at the gateway\""),
+    )?;
+    let service = serve(&archiver)?;
+    mail_comes(&inbox, "[ALARM] numbers do not add up: m365 mbx-")?;
+    std::fs::write(&file, row(true, 0, ""))?;
+    mail_comes(&inbox, "[resolved] numbers do not add up: m365 mbx-")?;
+
+    // A host that is down, and up again.
+    ensure!(gateway.stop()? == 0);
+    mail_comes(&inbox, "[ALARM] host down: m365 at 127.0.0.1")?;
+    let listed = archiver.run(&["alarm", "list", "--json"], b"")?.expect(1)?.json()?;
+    ensure!(listed.pointer("/alarms/0/kind") == Some(&Value::from("host-down")), "{listed}");
+    gateway.start()?;
+    mail_comes(&inbox, "[resolved] host down: m365 at 127.0.0.1")?;
+    let all = mails(&inbox)?;
+    let seen = subjects(&inbox)?;
+    println!("{} mails: silence after {silence:.1?}; in order {seen:?}", seen.len());
+    for kind in ["no reports", "numbers do not add up", "host down"] {
+        for event in ["[ALARM]", "[resolved]"] {
+            let count = seen.iter().filter(|subject| subject.starts_with(&format!("{event} {kind}"))).count();
+            ensure!(count == 1, "{event} {kind}: {count} times in {seen:?}");
+        }
+    }
+    for mail in &all {
+        ensure!(field(mail, "Auto-Submitted")? == "auto-generated" && field(mail, "Date").is_ok());
+        ensure!(field(mail, "Message-ID")?.ends_with("@aurora.example>"), "{mail}");
+        ensure!(!mail.contains(&access.id) && !mail.contains(&access.password), "a whole mailbox name:\n{mail}");
+    }
+
+    // The relay is down, alarms come and go, the archiver is killed: later everything arrives, once and in order.
+    let before = seen.len();
+    drop(postfix);
+    ensure!(gateway.stop()? == 0);
+    let stuck = || {
+        let listed = archiver.run(&["alarm", "list", "--json"], b"")?.json()?;
+        Ok(listed.pointer("/queued/0/failures").and_then(Value::as_u64) > Some(1))
+    };
+    wait_for("a notice that cannot be delivered", 60, stuck)?;
+    service.kill()?;
+    gateway.start()?;
+    let service = serve(&archiver)?;
+    let both = || {
+        let listed = archiver.run(&["alarm", "list", "--json"], b"")?.json()?;
+        Ok(listed.pointer("/queued/0/waiting").and_then(Value::as_u64) == Some(2))
+    };
+    wait_for("the resolved notice behind it", 60, both)?;
+    std::thread::sleep(Duration::from_secs(2));
+    let _postfix = Postfix::start_again(&inbox, address)?;
+    wait_for("both mails", 60, || Ok(mails(&inbox)?.len() >= before + 2))?;
+    std::thread::sleep(Duration::from_secs(2));
+    let seen = subjects(&inbox)?;
+    let late = seen.get(before..).unwrap_or_default();
+    println!("after the relay was down and the archiver killed: {late:?}; {:.0?} in all", began.elapsed());
+    ensure!(late.len() == 2 && late[0].starts_with("[ALARM] host down") && late[1].starts_with("[resolved] host down"));
+    ensure!(service.stop()? == 0);
+    Ok(())
+}
+
+#[test]
+fn the_gateway_tells_its_own_by_mail_exchanger_and_by_command() -> Result<()> {
+    if !has_postfix("alarms by MX") {
+        return Ok(());
+    }
+    let folder = folder()?;
+    let inbox = folder.path().join("postfix");
+    // Port 25 is the port of mail exchangers: an address of our own.
+    let process = std::process::id();
+    let ip = Ipv4Addr::new(127, 91, u8::try_from(process / 250 % 250)?, u8::try_from(process % 250 + 1)?);
+    let _postfix = Postfix::delivering(&inbox, (ip, 25), "ops.test")?;
+    let table = vec![
+        ("ops.test", Data::Mx(5, "gone.ops.test")),
+        ("gone.ops.test", Data::A(Ipv4Addr::new(127, 91, 255, 254))),
+        ("ops.test", Data::Mx(10, "mx.ops.test")),
+        ("mx.ops.test", Data::A(ip)),
+    ];
+    let dns = Dns::start((LOOPBACK, 0).into(), table)?;
+    let hook = folder.path().join("hook.jsonl");
+    let mut gateway = Gateway::create(folder.path())?;
+    gateway.configure(&format!(
+        "\n[dns]\nservers = [\"{}\"]\n[mail]\nfrom = \"postkeep@archive.example\"\n[alarms]\nmail = [\"admin@ops.test\"]\n\
+         command = [\"/bin/sh\", \"-c\", \"cat >> {} && echo >> {}\"]\nsettle = \"1s\"\nlook = \"200ms\"\nretry = \"500ms\"\n\
+         suspended = \"1s\"\ndisk_free = 0\ninodes_free = 0\n",
+        dns.address,
+        hook.display(),
+        hook.display()
+    ))?;
+    let access = gateway.create_mailbox()?;
+    let test = gateway.run(&["alarm", "test", "--json"], b"")?.expect(0)?.json()?;
+    ensure!(test.as_array().is_some_and(|ways| ways.len() == 2 && ways.iter().all(|way| way["ok"] == true)), "{test}");
+    gateway.start()?;
+    gateway.run(&["mailbox", "suspend", &access.id], b"")?.expect(0)?;
+    let raised = mail_comes(&inbox, "[ALARM] mailbox suspended: mbx-")?;
+    gateway.run(&["mailbox", "resume", &access.id], b"")?.expect(0)?;
+    mail_comes(&inbox, "[resolved] mailbox suspended: mbx-")?;
+    let lines: Vec<Value> =
+        std::fs::read_to_string(&hook)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let events: Vec<&str> = lines.iter().filter_map(|line| line["event"].as_str()).collect();
+    println!("suspended: told after {raised:.1?} by MX {ip}:25 (the better one does not answer); hook got {events:?}");
+    ensure!(events == ["test", "raised", "resolved"], "{lines:?}");
+    ensure!(mails(&inbox)?.len() == 3 && mails(&inbox)?.iter().all(|mail| !mail.contains(&access.id)));
+    ensure!(gateway.stop()? == 0);
+    Ok(())
+}
+
+#[test]
+fn a_probe_misses_the_rule_within_two_intervals() -> Result<()> {
+    const INTERVAL: u64 = 5;
+    if !has_postfix("probes") {
+        return Ok(());
+    }
+    let folder = folder()?;
+    let mut gateway = Gateway::create(folder.path())?;
+    let access = gateway.create_mailbox()?;
+    gateway.start()?;
+    // The company's mail server: everything is delivered to nowhere, and a copy of everything goes to the gateway.
+    let address = (LOOPBACK, free_port(LOOPBACK)?);
+    let domain = access.address.rsplit_once('@').context("address")?.1;
+    let settings = format!(
+        "myhostname = mail.aurora.example\nrelayhost =\ndefault_transport = discard:\nsmtp_tls_security_level = may\n\
+         transport_maps = inline:{{ {{ {domain} = smtp:[127.0.0.1]:{} }} }}\nalways_bcc = {}",
+        gateway.address("smtp")?.port(),
+        access.address
+    );
+    let postfix = Postfix::start(&folder.path().join("sender"), address, &settings)?;
+    let archiver = Archiver::collecting(folder.path(), &gateway, &access)?;
+    let hook = folder.path().join("hook.jsonl");
+    add(
+        &archiver,
+        &format!(
+            "\n[alarms]\ncommand = [\"/bin/sh\", \"-c\", \"cat >> {} && echo >> {}\"]\nsettle = \"500ms\"\nlook = \"200ms\"\n\
+             silence = \"never\"\ndisk_free = 0\ninodes_free = 0\n\n[[probe]]\nname = \"mail\"\nserver = \"127.0.0.1:{}\"\n\
+             security = \"none\"\nfrom = \"probe@aurora.example\"\nto = \"echo@aurora.example\"\ninterval = \"{INTERVAL}s\"\n",
+            hook.display(),
+            hook.display(),
+            address.1
+        ),
+    )?;
+    let service = serve(&archiver)?;
+    let state = || archiver.run(&["probe", "list", "--json"], b"")?.json();
+    wait_for("the first probe", 60, || Ok(state()?[0]["latency_ms"].is_u64()))
+        .with_context(|| format!("{}\n{}", postfix.log(), service.log()))?;
+    let first = state()?[0]["latency_ms"].clone();
+    let by_hand = archiver.run(&["probe", "run", "mail"], b"")?.expect(0)?;
+    println!("probe: latency {first} ms; by hand: {}", by_hand.text().lines().last().unwrap_or_default());
+
+    // A person's mail goes its own way, also with a copied mark.
+    let mark = || -> Result<String> {
+        let ids = archiver.list("@probe")?;
+        let raw = archiver.run(&["show", ids[0]["id"].as_str().context("id")?], b"")?.expect(0)?;
+        field(&raw.text().replace("\r\n", "\n"), "Message-ID")
+    };
+    let copied = format!(
+        "From: bob@aurora.example\r\nTo: ann@aurora.example\r\nSubject: hidden\r\nMessage-ID: {}\r\nDate: Tue, 18 Aug 2026 \
+         09:14:01 +0000\r\n\r\nNot for auditors.\r\n",
+        mark()?
+    );
+    let mut sender = postfix.connect()?;
+    ensure!(sender.send_data("bob@aurora.example", &["ann@aurora.example"], copied.as_bytes())?.code == 250);
+    sender.quit()?;
+    wait_for("the message with a copied mark", 60, || Ok(!archiver.list("ann")?.is_empty()))?;
+    ensure!(archiver.list("@probe")?.iter().all(|entry| entry["subject"] != "hidden"));
+
+    // The rule is switched off.
+    postfix.set("always_bcc=")?;
+    let off = Instant::now();
+    let lines = || -> Result<Vec<Value>> {
+        let text = std::fs::read_to_string(&hook).unwrap_or_default();
+        Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+    };
+    let raised = |event: &str| Ok(lines()?.iter().any(|line| line["kind"] == "probe" && line["event"] == event));
+    wait_for("the alarm", 4 * INTERVAL, || raised("raised"))?;
+    let after = off.elapsed();
+    ensure!(after < Duration::from_secs(2 * INTERVAL) + Duration::from_secs(2), "{after:?}");
+    archiver.run(&["probe", "run", "mail", "--wait", "2s"], b"")?.expect(1)?;
+    postfix.set(&format!("always_bcc={}", access.address))?;
+    wait_for("its end", 60, || raised("resolved"))?;
+    ensure!(service.stop()? == 0);
+    let (code, rows) = archiver.reconcile()?;
+    let number = |key: &str| rows[0][key].as_u64().unwrap_or_default();
+    println!(
+        "rule off: alarm after {after:.1?} with an interval of {INTERVAL} s; accepted {}, collected {}, filed {}, catch-all {}, waiting {}",
+        number("accepted"),
+        number("collected"),
+        number("filed"),
+        number("catchall"),
+        number("waiting")
+    );
+    ensure!(code == 0 && number("accepted") == number("collected") + number("waiting"), "{rows:?}");
+    ensure!(number("collected") == number("filed") && archiver.list("@catchall")?.is_empty(), "{rows:?}");
+    Ok(())
+}
