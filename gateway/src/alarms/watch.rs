@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(kinds(&old, &settings("[alarms]\nwaiting = '6h'")), []);
         assert_eq!(kinds(&old, &settings("[alarms]\nwaiting = 'never'")), []);
         let text = format!("{:?}", judge(&old, &settings(""), NOW));
-        assert!(text.contains("mbx-00010203…") && !text.contains("0c0d0e0f"), "{text}");
+        assert!(text.contains("mbx-00010203...") && !text.contains("0c0d0e0f"), "{text}");
         old.mailboxes.as_mut().expect("some")[0].suspended = true;
         assert_eq!(kinds(&old, &settings("")), [Kind::Suspended, Kind::Waiting]);
         let full = Space { free: 1 << 30, total: 100 << 30, free_inodes: 5, read_only: false };

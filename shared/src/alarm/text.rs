@@ -9,7 +9,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 /// Hex digits of a mailbox's name that are shown: enough to find it in a list, not enough to write to it.
 const SHOWN: usize = 8;
 
-/// `text` with every mailbox name cut to its beginning, `mbx-01234567…`.
+/// `text` with every mailbox name cut to its beginning, `mbx-01234567...`.
 #[must_use]
 pub fn shortened(text: &str) -> String {
     let (mut out, mut rest) = (String::with_capacity(text.len()), text);
@@ -21,7 +21,7 @@ pub fn shortened(text: &str) -> String {
         match digits.get(..SHOWN) {
             Some(short) if digits.len() >= 32 => {
                 out.push_str(short);
-                out.push('…');
+                out.push_str("...");
             }
             _ => out.push_str(digits),
         }
@@ -138,7 +138,10 @@ mod tests {
     #[test]
     fn mailboxes_are_shortened_and_nothing_else() {
         let whole = "mbx-000102030405060708090a0b0c0d0e0f";
-        assert_eq!(shortened(&format!("{whole}@a.example and {whole}")), "mbx-00010203…@a.example and mbx-00010203…");
+        assert_eq!(
+            shortened(&format!("{whole}@a.example and {whole}")),
+            "mbx-00010203...@a.example and mbx-00010203..."
+        );
         for same in ["", "mbx-", "mbx-00", "mbx-0001020304050607", "no mailbox", "ä mbx-é"] {
             assert_eq!(shortened(same), same);
         }

@@ -61,7 +61,7 @@ fn gaps_are_numbers_and_not_hosts_that_are_down() {
     );
     assert_eq!(kinds(&gap, &settings("")), [Kind::Gap]);
     let text = format!("{:?}", judge(&gap, &[], &settings(""), NOW));
-    assert!(text.contains("mbx-00010203… node n") && text.contains("3 messages were accepted"), "{text}");
+    assert!(text.contains("mbx-00010203... node n") && text.contains("3 messages were accepted"), "{text}");
     let back = rows(r#"{"ok":false,"problems":["gw:995: its ledger went back"]}"#);
     assert_eq!(kinds(&back, &settings("")), [Kind::Gap]);
     let down = rows(
