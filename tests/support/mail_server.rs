@@ -77,14 +77,13 @@ impl MailServer {
         let main = format!(
             "compatibility_level = 3.6\nmail_owner = postfix\nsetgid_group = postdrop\n\
              queue_directory = {}\ndata_directory = {}\nmaillog_file = {}\nmaillog_file_prefixes = {}\n\
-             inet_interfaces = {}\ninet_protocols = ipv4\nmydestination =\nalias_maps =\nalias_database =\n\
+             inet_interfaces = 127.0.0.1\ninet_protocols = ipv4\nmydestination =\nalias_maps =\nalias_database =\n\
              mynetworks = 127.0.0.0/8\nlocal_header_rewrite_clients =\nsmtp_dns_support_level = disabled\n\
              minimal_backoff_time = 1s\nmaximal_backoff_time = 2s\nqueue_run_delay = 1s\n{settings}\n",
             queue.display(),
             data.display(),
             log.display(),
             folder.display(),
-            address.0,
         );
         std::fs::write(config.join("main.cf"), main)?;
         std::fs::write(

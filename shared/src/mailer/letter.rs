@@ -49,11 +49,16 @@ impl Letter {
         let mut message = MessageBuilder::new()
             .from(("Postkeep", from))
             .to(to)
-            .subject(subject.as_str())
             .date(Date::new(self.written))
             .message_id(id)
             .header("Auto-Submitted", Raw::new("auto-generated"))
             .text_body(self.text.as_str());
+        // Plain subjects stay plain: encoded ones are hard to filter by and to read in a log.
+        message = if subject.is_ascii() {
+            message.header("Subject", Raw::new(subject.as_str()))
+        } else {
+            message.subject(subject.as_str())
+        };
         if let Some(html) = &self.html {
             message = message.html_body(html.as_str());
         }
@@ -115,6 +120,7 @@ mod tests {
         ] {
             assert!(text.contains(wanted), "{wanted} in\n{text}");
         }
+        assert!(text.contains("Subject: two  Bcc: x@y.example\r\n"), "{text}");
         assert!(!text.contains("\nBcc:"), "{text}");
         assert!(text.lines().all(|line| line.len() <= 998));
         let kept = serde_json::to_string(&letter).expect("JSON");
