@@ -72,6 +72,8 @@ impl Gateway {
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new(program("postkeep-gateway")?);
         command.current_dir(&self.folder).arg("--config").arg(&self.config).args(arguments);
+        // The machine that tests run on may be short of room; that is no alarm of theirs.
+        command.env("POSTKEEP_GATEWAY__ALARMS__DISK_FREE", "0").env("POSTKEEP_GATEWAY__ALARMS__INODES_FREE", "0");
         Ok(command)
     }
 

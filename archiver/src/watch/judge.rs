@@ -26,6 +26,10 @@ pub struct Found {
     pub certificates: BTreeMap<String, (i64, i64)>,
     /// Files that must be fresh: when they were written, by name.
     pub fresh: BTreeMap<String, Option<u64>>,
+    /// When the last checkpoint was made; `None`: there is none.
+    pub checkpoint_ms: Option<u64>,
+    /// How often one should be; `None`: not by the service.
+    pub checkpoint_interval: Option<Duration>,
     /// Probes by name.
     pub probes: BTreeMap<String, ProbeState>,
     /// Activity by source.
@@ -135,6 +139,7 @@ fn certificates(found: &Found, now_ms: u64) -> Vec<Condition> {
 }
 
 fn stale(found: &Found, settings: &ArchiverAlarms, now_ms: u64) -> Vec<Condition> {
+    let mut stale: Vec<Condition> = checkpoint(found, now_ms).into_iter().collect();
     let old = settings.fresh.iter().filter_map(|fresh| {
         let written = found.fresh.get(&fresh.name).copied().flatten();
         let age = written.map(|at| Duration::from_millis(now_ms.saturating_sub(at)));
@@ -145,7 +150,25 @@ fn stale(found: &Found, settings: &ArchiverAlarms, now_ms: u64) -> Vec<Condition
         };
         Some(Condition::new(Kind::Stale, &fresh.name, &detail))
     });
-    old.collect()
+    stale.extend(old);
+    stale
+}
+
+/// One may be late by as much as there is between two.
+fn checkpoint(found: &Found, now_ms: u64) -> Option<Condition> {
+    let limit = found.checkpoint_interval?.saturating_mul(2);
+    // A service that has just started makes one first.
+    let since = found.checkpoint_ms.unwrap_or_default().max(found.board.started_ms);
+    let age = Duration::from_millis(now_ms.saturating_sub(since));
+    let detail = match found.checkpoint_ms {
+        _ if age < limit => return None,
+        Some(at) => {
+            let age = span_text(Duration::from_millis(now_ms.saturating_sub(at)));
+            format!("The last one is {age} old, and one is due every {}.", span_text(limit / 2))
+        }
+        None => format!("None was ever made, and one is due every {}.", span_text(limit / 2)),
+    };
+    Some(Condition::new(Kind::Stale, "checkpoint", &detail))
 }
 
 fn reload(found: &Found) -> Vec<Condition> {

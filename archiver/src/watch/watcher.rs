@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     archive::Archive,
+    checkpoint,
     collect::look::look_at_validity,
     config::ArchiverConfig,
     probe::{self, Key, ProbeState},
@@ -58,10 +59,11 @@ impl Watcher {
     ) -> Result<Self, Failure> {
         let settings = &config.alarms;
         let (trigger, stopping) = ShutdownTrigger::new();
+        let also = [settings.also(), config.checkpoint.mail.clone()].concat();
         let (alarms, desk) = Alarms::start(
             settings.shared.clone(),
             settings.mailer(&config.dns),
-            &settings.also(),
+            &also,
             ArchiverAlarms::who(),
             &config.data_dir,
             Arc::clone(disk),
@@ -257,6 +259,12 @@ pub(super) fn found(config: &ArchiverConfig, disk: &dyn Disk) -> Found {
         space: disk.space(&config.data_dir).ok().map(|space| (config.data_dir.display().to_string(), space)),
         reconciled: reconciled.and_then(|octets| serde_json::from_slice(&octets).ok()),
         fresh: fresh.collect(),
+        checkpoint_ms: checkpoint::last(&config.checkpoint.dir, disk)
+            .ok()
+            .flatten()
+            .and_then(|last| u64::try_from(last.time).ok())
+            .map(|seconds| seconds * 1000),
+        checkpoint_interval: config.checkpoint.interval,
         probes: probes.collect(),
         ..Found::default()
     }

@@ -85,6 +85,15 @@ fn the_rest_is_one_condition_each() {
     assert_eq!(all, [Kind::Certificate, Kind::Disk, Kind::Stale, Kind::DeadLetter, Kind::Quarantine, Kind::Reload]);
     bad.fresh.insert("backup".into(), Some(NOW - 25 * 60 * MINUTE));
     assert!(!kinds(&bad, &settings(text)).contains(&Kind::Stale));
+    let day = Duration::from_hours(24);
+    let sealed = |last: Option<u64>| {
+        let mut found = Found { checkpoint_ms: last, checkpoint_interval: Some(day), ..found() };
+        found.board.started_ms = NOW - 60 * 24 * 60 * MINUTE;
+        kinds(&found, &settings(""))
+    };
+    assert_eq!(sealed(Some(NOW - 47 * 60 * MINUTE)), []);
+    assert_eq!(sealed(Some(NOW - 49 * 60 * MINUTE)), [Kind::Stale]);
+    assert_eq!(sealed(None), [Kind::Stale]);
 }
 
 #[test]
