@@ -1,5 +1,5 @@
 //! Killed at every n-th system call, before, between and after the answers, of two messages accepted, two collected and
-//! removed, a round of the archiver, a password change: after the next start nothing that was answered is missing, and
+//! removed, a round of the archiver, a password change, a merge of stores: after the next start nothing that was answered is missing, and
 //! nothing is there twice.
 //!
 //! The calls of all threads are counted together (`support/strike.py`): on files below the program's folder, and what
@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use std::{collections::BTreeMap, time::Instant};
 use support::{
     Random,
-    deeds::{Acceptance, Change, Collection, Deed, Round},
+    deeds::{Acceptance, Change, Collection, Deed, Merge, Round},
     strike::{self, Blow, Watch},
 };
 
@@ -68,6 +68,11 @@ fn a_collection() -> Result<()> {
 #[test]
 fn a_password_change() -> Result<()> {
     sweep::<Change>(12)
+}
+
+#[test]
+fn a_merge_of_stores() -> Result<()> {
+    sweep::<Merge>(12)
 }
 
 #[test]

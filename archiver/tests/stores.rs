@@ -1,273 +1,24 @@
 //! Several stores are one archive: what is listed does not tell how many there are, the next store begins by itself and
 //! whatever breaks in between, and stores come and go whole.
 
+#[path = "store/scene.rs"]
+mod scene;
 #[path = "store/support.rs"]
 mod support;
 
 use postkeep_archiver::{
-    archive::{Archive, Folder},
-    config::ArchiverConfig,
-    filing::{Owner, Owners, Plan, Rules, plan as planned},
-    journal::{Content, Recipient, RecipientKind},
+    archive::{Archive, Folder, Which},
+    octets::Staging,
     refile::{Reach, refile},
-    store::{NewReport, Outcome, Store, UnlockKey},
 };
-use postkeep_shared::{
-    crypt::Password,
-    disk::{
-        Disk, LocalDisk, create_dirs,
-        faulty::{FaultyDisk, Operation},
-    },
-    mail::Digest,
+use postkeep_shared::disk::{
+    Disk, LocalDisk,
+    faulty::{FaultyDisk, Operation},
 };
-use serde_json::{Value, json};
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::Write as _,
-    path::Path,
-    process::{Command, Output, Stdio},
-    sync::Arc,
-};
-use support::{PASSPHRASE, Report, disk, report, verdict};
-
-const OWNERS: [&str; 3] = ["ann", "bob", "cat"];
-
-/// A data folder with a configuration.
-struct Scene(tempfile::TempDir);
-
-impl Scene {
-    fn new(new_store_at: u64) -> Self {
-        let scene = Self(tempfile::tempdir().expect("temporary folder"));
-        let data = scene.0.path().join("data");
-        create_dirs(&LocalDisk, &data.join("stores")).expect("makes");
-        let key = UnlockKey::create(&data.join("unlock.key"), &LocalDisk).expect("makes");
-        let passphrase = Password::received(PASSPHRASE);
-        drop(Store::create(&data.join("stores/main"), "main", &passphrase, &key, disk()).expect("makes"));
-        let text = format!(
-            "data_dir = \"data\"\nown_domains = [\"x\"]\nowners_file = \"owners.toml\"\n[store]\nnew_store_at = {new_store_at}\n"
-        );
-        fs::write(scene.0.path().join("postkeep-archiver.toml"), text).expect("writes");
-        fs::write(scene.0.path().join("owners.toml"), "").expect("writes");
-        scene
-    }
-
-    fn config(&self) -> ArchiverConfig {
-        ArchiverConfig::load(&self.0.path().join("postkeep-archiver.toml")).expect("valid")
-    }
-
-    fn open(&self) -> Archive {
-        Archive::open(&self.config(), &disk()).expect("opens")
-    }
-
-    fn read(&self) -> Archive {
-        Archive::open_read(&self.config(), &disk()).expect("opens")
-    }
-
-    fn run(&self, arguments: &[&str], input: &str) -> Output {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_postkeep-archiver"))
-            .args(arguments)
-            .current_dir(self.0.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("starts");
-        // A command that asks for nothing may be gone already.
-        let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
-        child.wait_with_output().expect("ends")
-    }
-
-    fn code(&self, arguments: &[&str]) -> Option<i32> {
-        self.run(arguments, "").status.code()
-    }
-
-    /// Name → state, as `store list` tells.
-    fn states(&self) -> BTreeMap<String, String> {
-        let output = self.run(&["store", "list", "--json"], "");
-        let lines = String::from_utf8(output.stdout).expect("text");
-        let one = |line: &str| {
-            let line: Value = serde_json::from_str(line).expect("JSON");
-            let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
-            (text("name"), text("state"))
-        };
-        lines.lines().map(one).collect()
-    }
-}
-
-/// What comes: forks of the same mail, repeated reports, addresses nobody owns, quarantine.
-struct Mail {
-    uidl: String,
-    report: Report,
-    owners: Vec<usize>,
-    unowned: Option<&'static str>,
-    outcome: Outcome,
-}
-
-fn mails(count: usize) -> Vec<Mail> {
-    let mut mails = Vec::new();
-    for n in 0..count {
-        // Every third mail comes again: octet for octet, or over another host, to somebody else too.
-        let (of, fork) = if n % 3 == 2 { (n / 2, n % 2 == 0) } else { (n, false) };
-        let base = report(&format!("<{of}@x>"), &format!("body of {of}\r\n"), 1 + of % 5);
-        let report = if fork { base.replaced("Received: first", &format!("Received: hop {n}")) } else { base };
-        let (outcome, unowned) = match n % 10 {
-            7 => (Outcome::Quarantine, None),
-            4 => (Outcome::CatchAll, Some("zoe@x")),
-            8 => (Outcome::Filed, Some("yan@x")),
-            _ => (Outcome::Filed, None),
-        };
-        let owners = (0..OWNERS.len()).filter(|owner| (n + owner) % 2 == 0 || n % 3 == 2).collect();
-        mails.push(Mail { uidl: format!("u{n:04}"), report, owners, unowned, outcome });
-    }
-    mails
-}
-
-fn rules() -> Rules {
-    Rules { own_domains: vec!["x".to_owned()], ..Rules::default() }
-}
-
-fn owners(names: &[&str]) -> Owners {
-    let mut owners = Owners::default();
-    for name in names {
-        owners.add(Owner::new(name, [format!("{name}@x").as_str()])).expect("valid");
-    }
-    owners
-}
-
-fn add(archive: &mut Archive, mail: &Mail, at: u64) {
-    try_add(archive, mail, at).expect("adds");
-}
-
-fn try_add(archive: &mut Archive, mail: &Mail, at: u64) -> Option<()> {
-    let range = mail.report.range.start as u64..mail.report.range.end as u64;
-    let mut verdict = verdict(Some(Content::Range(range)));
-    verdict.sender = Some("out@y".to_owned());
-    let mut addresses: Vec<String> = Vec::new();
-    if mail.outcome != Outcome::CatchAll {
-        addresses.extend(mail.owners.iter().map(|owner| format!("{}@x", OWNERS[*owner])));
-    }
-    addresses.extend(mail.unowned.map(str::to_owned));
-    verdict.recipients = addresses
-        .into_iter()
-        .map(|address| Recipient { address, kind: RecipientKind::To, expanded_from: None, forwarded_from: None })
-        .collect();
-    if mail.outcome == Outcome::Quarantine {
-        verdict.handling = postkeep_archiver::journal::Handling::Quarantine;
-        verdict.content = None;
-    }
-    let record: postkeep_archiver::store::entry::VerdictRecord = (&verdict).into();
-    let plan = match mail.outcome {
-        Outcome::Quarantine => Plan::default(),
-        _ => planned(record.envelope(Some(1_787_040_000)), &owners(&OWNERS), &rules()),
-    };
-    let raw = mail.report.octets.clone();
-    let new = NewReport {
-        source: "src",
-        host: "host:995",
-        mailbox: Some("mbx".to_owned()),
-        uidl: mail.uidl.clone(),
-        receipt: None,
-        evidence: None,
-        raw: &raw,
-        raw_sha256: Digest::of(&raw),
-        verdict: &verdict,
-        plan: &plan,
-        collected_ms: 1_787_040_000_000 + at,
-    };
-    let pending = archive.add(new).ok()?;
-    assert_eq!(pending.outcome, mail.outcome, "{}", mail.uidl);
-    Some(())
-}
-
-fn fill(archive: &mut Archive, mails: &[Mail], from: usize) {
-    for (at, batch) in mails.chunks(5).enumerate() {
-        for (n, mail) in batch.iter().enumerate() {
-            assert!(archive.is_collected("src", Some("mbx"), &mail.uidl).expect("reads").is_none());
-            add(archive, mail, (from + at * 5 + n) as u64);
-        }
-        let commit = archive.commit().expect("commits");
-        assert_eq!((commit.receipts.len(), commit.failures.len()), (batch.len(), 0));
-    }
-}
-
-/// Everything that a reader can ask, without the ids: those are other ones in another archive.
-fn seen(archive: &Archive) -> Value {
-    let mut names: BTreeMap<String, String> = BTreeMap::new();
-    let mut lists = BTreeMap::new();
-    for owner in archive.owners().expect("reads") {
-        let mut lines = Vec::new();
-        archive
-            .list(&owner, None, &mut |listed| {
-                let mut octets = Vec::new();
-                archive.read_message(&listed.id, &mut octets).expect("reads");
-                assert_eq!(Digest::of(&octets).to_string(), listed.sha256);
-                let (mut by_digest, digest) = (Vec::new(), listed.sha256.clone());
-                archive.read_message(&digest, &mut by_digest).expect("reads");
-                assert_eq!(octets, by_digest, "the digest names it too");
-                names.insert(listed.id.clone(), digest);
-                lines.push(json!(listed));
-                Ok(())
-            })
-            .expect("lists");
-        lines.sort_by_key(|line| (line["date"].to_string(), line["sha256"].to_string(), line["folder"].to_string()));
-        lists.insert(owner, lines);
-    }
-    let envelopes: BTreeMap<&String, Vec<Value>> =
-        names.iter().map(|(id, sha256)| (sha256, archive.envelopes(id).expect("reads"))).collect();
-    let (mut held, mut collected) = (Vec::new(), Vec::new());
-    archive
-        .held(&|_| true, &mut |one| {
-            held.push(json!(one));
-            Ok(())
-        })
-        .expect("reads");
-    for one in archive.collected("src") {
-        let one = one.expect("reads");
-        collected.push(format!("{} {:?} {} {}", one.uidl, one.outcome, one.raw_sha256, one.appearances));
-    }
-    collected.sort();
-    let stats = archive.stats().expect("reads");
-    let all = json!({
-        "lists": lists, "envelopes": envelopes, "held": held, "collected": collected,
-        "unowned": archive.unowned().expect("reads"), "unowned count": archive.unowned_count().expect("reads"),
-        "count held": archive.count_held().expect("reads"), "reports": stats.reports, "instances": stats.instances,
-        "bytes in": stats.bytes_in,
-    });
-    // Ids are keyed by the archive; digests are not.
-    let mut text = all.to_string();
-    for (id, sha256) in &names {
-        text = text.replace(&format!("\"{id}\""), &format!("\"{sha256}\""));
-    }
-    let mut all: Value = serde_json::from_str(&text).expect("JSON");
-    for held in all["held"].as_array_mut().expect("a list") {
-        held["id"] = Value::Null;
-    }
-    for unowned in all["unowned"].as_array_mut().expect("a list") {
-        // Of the same date they stand in the order of their ids.
-        unowned["messages"].as_array_mut().expect("a list").sort_by_key(|message| message["id"].to_string());
-    }
-    all
-}
-
-/// The first place where two documents differ.
-fn difference(one: &Value, other: &Value, at: &str) -> Option<String> {
-    match (one, other) {
-        (Value::Object(a), Value::Object(b)) if a.len() == b.len() => {
-            a.iter().find_map(|(key, value)| difference(value, b.get(key)?, &format!("{at}/{key}")))
-        }
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            a.iter().zip(b).enumerate().find_map(|(n, (a, b))| difference(a, b, &format!("{at}/{n}")))
-        }
-        _ if one == other => None,
-        _ => Some(format!("{at}: {one} and {other}")),
-    }
-}
-
-fn assert_same(one: &Value, other: &Value) {
-    assert_eq!(difference(one, other, ""), None);
-    assert!(one == other, "keys differ");
-}
+use scene::*;
+use serde_json::Value;
+use std::{collections::BTreeMap, fs, sync::Arc};
+use support::{PASSPHRASE, disk};
 
 #[test]
 fn several_stores_are_one_archive() {
@@ -395,19 +146,6 @@ fn whatever_fails_while_the_next_store_begins_there_is_one_current_store() {
     );
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("makes");
-    for entry in fs::read_dir(from).expect("reads") {
-        let entry = entry.expect("reads");
-        let target = to.join(entry.file_name());
-        if entry.file_type().expect("known").is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), &target).expect("copies");
-        }
-    }
-}
-
 #[test]
 fn stores_come_and_go_whole() {
     let mails = mails(20);
@@ -484,4 +222,155 @@ fn stores_come_and_go_whole() {
     assert_eq!(other.code(&["store", "list"]), Some(1));
     let folder = Folder::of(&other.config(), disk());
     assert_eq!(folder.list().expect("lists").len(), 2);
+}
+
+/// Ids as `list` shows them, by digest.
+fn ids(archive: &Archive) -> BTreeMap<String, String> {
+    let mut ids = BTreeMap::new();
+    for owner in archive.owners().expect("reads") {
+        archive
+            .list(&owner, None, &mut |listed| {
+                ids.insert(listed.id, listed.sha256);
+                Ok(())
+            })
+            .expect("lists");
+    }
+    ids
+}
+
+fn go(
+    scene: &Scene,
+    disk: &Arc<dyn Disk>,
+    pair: (&str, &str),
+    which: Which<'_>,
+) -> Option<postkeep_archiver::archive::Moved> {
+    let mut archive = Archive::open(&scene.config(), disk).ok()?;
+    let staging = Staging::open(&scene.config().staging_dir(), Arc::clone(disk)).ok()?;
+    archive.transfer(pair, which, &staging, 1, &mut |_, _| {}).ok()
+}
+
+/// Two stores of an archive with mail in each, decisions about some of it, and what a reader sees.
+fn two_stores(count: usize) -> (Scene, Value) {
+    let mails = mails(count);
+    let scene = Scene::new(1_000_000);
+    fill(&mut scene.open(), &mails[..count / 2], 0);
+    assert_eq!(scene.code(&["store", "create", "second"]), Some(0));
+    assert_eq!(scene.code(&["store", "set-state", "second", "current"]), Some(0));
+    fill(&mut scene.open(), &mails[count / 2..], count / 2);
+    let names = ["ann", "bob", "cat", "zoe"];
+    refile(&mut scene.open(), &owners(&names), &|_| rules(), Reach::Waiting, &|| false).expect("files");
+    let all = seen(&scene.read());
+    (scene, all)
+}
+
+#[test]
+fn a_merged_or_transferred_report_is_the_same_elsewhere() {
+    let (scene, before) = two_stores(40);
+    let named = ids(&scene.read());
+    let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
+    let reports = |name: &str| {
+        let archive = scene.read();
+        archive.member(name).expect("is there").store().stats().expect("reads").reports
+    };
+    let part = go(&scene, &disk, ("main", "second"), Which::Owner("cat")).expect("moves");
+    assert!(part.reports > 0 && part.left > 0 && part.problems.is_empty(), "{part:?}");
+    assert_same(&seen(&scene.read()), &before);
+    let early = go(&scene, &disk, ("second", "main"), Which::Before(1_787_040_000_000 + 30)).expect("moves");
+    assert!(early.reports > 0 && early.left > 0, "{early:?}");
+    assert_same(&seen(&scene.read()), &before);
+    let all = go(&scene, &disk, ("main", "second"), Which::All).expect("moves");
+    assert!(all.reports > 0 && all.left == 0 && all.problems.is_empty(), "{all:?}");
+    assert_same(&seen(&scene.read()), &before);
+    assert_eq!((reports("main"), reports("second")), (0, 40));
+    let again = go(&scene, &disk, ("main", "second"), Which::All).expect("moves");
+    assert_eq!((again.reports, again.left), (0, 0), "said again it has nothing to do");
+    assert_eq!(scene.code(&["store", "verify"]), Some(0));
+    // Built anew from packs and records it is the same, and so it is without the empty store.
+    for name in ["main", "second"] {
+        fs::remove_dir_all(scene.config().stores_dir().join(name).join("catalog")).expect("removes");
+    }
+    drop(scene.open());
+    assert_same(&seen(&scene.read()), &before);
+    assert_eq!(ids(&scene.read()), named, "ids stay in a family");
+    assert_eq!(scene.code(&["store", "detach", "main"]), Some(0));
+    assert_same(&seen(&scene.read()), &before);
+    println!(
+        "transfer by owner {} reports, back by day {}, merge {}: lists, envelopes, held, unowned and numbers equal each time",
+        part.reports, early.reports, all.reports
+    );
+}
+
+#[test]
+fn a_store_of_another_archive_is_merged_and_old_ids_go_on() {
+    let all = mails(30);
+    let (here, there) = (Scene::new(1_000_000), Scene::new(1_000_000));
+    let apart = |range: std::ops::Range<usize>| -> Vec<Mail> {
+        let kept = mails(30).into_iter().enumerate().filter(|(n, _)| range.contains(n) && n % 3 != 2);
+        kept.map(|(_, mail)| mail).collect()
+    };
+    drop(all);
+    fill(&mut here.open(), &apart(15..30), 15);
+    fill(&mut there.open(), &apart(0..15), 0);
+    let old = ids(&there.read());
+    fs::rename(there.config().stores_dir().join("main"), there.config().stores_dir().join("foreign")).expect("moves");
+    let dir = there.config().stores_dir().join("foreign");
+    let passphrase = format!("{}\n", String::from_utf8_lossy(PASSPHRASE));
+    let attached = here.run(&["store", "attach", dir.to_str().expect("text"), "--passphrase-stdin"], &passphrase);
+    assert_eq!(attached.status.code(), Some(0), "{}", String::from_utf8_lossy(&attached.stderr));
+    let before = seen(&here.read());
+    let merged = here.run(&["store", "merge", "foreign", "main", "--json"], "");
+    assert_eq!(merged.status.code(), Some(0), "{}", String::from_utf8_lossy(&merged.stderr));
+    assert_same(&seen(&here.read()), &before);
+    assert_eq!(here.code(&["store", "verify"]), Some(0));
+    assert_eq!(here.code(&["store", "detach", "foreign"]), Some(0));
+    let archive = here.read();
+    assert_same(&seen(&archive), &before);
+    for (id, sha256) in &old {
+        let mut octets = Vec::new();
+        archive.read_message(id, &mut octets).expect("the old id names it");
+        assert_eq!(postkeep_shared::mail::Digest::of(&octets).to_string(), *sha256);
+    }
+    println!("a foreign store merged: {} ids of it go on naming their messages", old.len());
+}
+
+#[test]
+fn whatever_fails_while_stores_are_merged_nothing_is_lost_and_nothing_is_there_twice() {
+    let (base, before) = two_stores(12);
+    let trial = || {
+        let scene = Scene::new(1_000_000);
+        fs::remove_dir_all(scene.0.path().join("data")).expect("removes");
+        copy(&base.0.path().join("data"), &scene.0.path().join("data"));
+        (scene, FaultyDisk::new(Arc::new(LocalDisk)))
+    };
+    let (scene, whole) = trial();
+    let disk: Arc<dyn Disk> = Arc::new(whole.clone());
+    let moved = go(&scene, &disk, ("main", "second"), Which::All).expect("moves");
+    let (done, mut points) = (whole.take_done(), 0);
+    let step = if std::env::var("POSTKEEP_POINTS").is_ok_and(|all| all == "all") { 1 } else { 3 };
+    for operation in [Operation::Create, Operation::Write, Operation::Sync, Operation::Rename, Operation::SyncDir] {
+        let count = done.iter().filter(|one| one.operation == operation).count();
+        for at in (0..count).step_by(step) {
+            let (scene, disk) = trial();
+            disk.fail_with_errno(operation, at as u32 + 1, 5);
+            let faulty: Arc<dyn Disk> = Arc::new(disk);
+            let _ = go(&scene, &faulty, ("main", "second"), Which::All);
+            drop(faulty);
+            points += 1;
+            let mut between = seen(&scene.read());
+            // Counted in both while it is in both.
+            between["instances"] = before["instances"].clone();
+            between["reports"] = before["reports"].clone();
+            between["bytes in"] = before["bytes in"].clone();
+            assert_same(&between, &before);
+            let sound: Arc<dyn Disk> = Arc::new(LocalDisk);
+            go(&scene, &sound, ("main", "second"), Which::All).expect("goes on");
+            assert_same(&seen(&scene.read()), &before);
+            assert_eq!(scene.read().member("main").expect("there").store().stats().expect("reads").reports, 0);
+        }
+    }
+    println!(
+        "a merge of {} reports: {points} operations of the disk fail (every {step}. of each kind); before and after the \
+         second run everything is there once",
+        moved.reports
+    );
 }

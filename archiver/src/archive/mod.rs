@@ -11,9 +11,11 @@
 
 mod folder;
 mod read;
+mod transfer;
 mod write;
 
 pub use folder::{Folder, Found};
+pub use transfer::{Moved, Which};
 
 use crate::{
     config::ArchiverConfig,

@@ -185,6 +185,12 @@ impl Archive {
                 other => return Ok((at, other?)),
             }
         }
+        // What a message was called in a store that it came from.
+        for (at, member) in self.ordered() {
+            if let Some(id) = member.store.alias(id)? {
+                return Ok((at, member.store.summary(&id)?));
+            }
+        }
         for (_, member) in self.ordered() {
             let named = sha256.map(|sha256| member.store.id_of(&sha256));
             match member.store.absence(named.as_deref().unwrap_or(id))? {

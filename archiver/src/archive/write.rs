@@ -12,9 +12,9 @@ use postkeep_shared::receipt::Entry;
 use std::sync::Arc;
 
 /// The other stores of an archive, seen from one of them.
-struct Others<'a> {
-    family: [u8; 16],
-    members: Vec<&'a Member>,
+pub(super) struct Others<'a> {
+    pub(super) family: [u8; 16],
+    pub(super) members: Vec<&'a Member>,
 }
 
 impl Elsewhere for Others<'_> {

@@ -44,6 +44,8 @@ pub struct BackedUp {
     pub obsolete: u64,
     /// Of those, removed.
     pub removed: u64,
+    /// Copies that had decayed and were made anew; only `--check` looks.
+    pub mended: u64,
     /// Stores, by name.
     pub stores: Vec<String>,
 }
@@ -54,19 +56,28 @@ struct Run<'a> {
     disk: &'a dyn Disk,
     /// What the manifest of the run before says.
     before: BTreeMap<String, String>,
+    check: bool,
     now: BTreeMap<String, String>,
     done: BackedUp,
 }
 
-/// Copies the archive to `to`; `now_ms` is the time that it says. With `prune` what the archive has no more is removed
-/// from the copy, after the new manifest is there. `progress` hears the octets that are done.
+/// What else a run does.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Also {
+    /// Remove what the archive has no more from the copy, after the new manifest is there.
+    pub prune: bool,
+    /// Read every copy back, and make those anew that have decayed.
+    pub check: bool,
+}
+
+/// Copies the archive to `to`; `now_ms` is the time that it says. `progress` hears the octets that are done.
 ///
 /// # Errors
 /// A sentence and an exit code. What was copied before stays, and the next run goes on.
 pub fn backup(
     config: &ArchiverConfig,
     to: &Path,
-    prune: bool,
+    also: Also,
     disk: &dyn Disk,
     now_ms: u64,
     progress: &mut dyn FnMut(u64, u64),
@@ -78,10 +89,10 @@ pub fn backup(
         _ => error.into(),
     })?;
     let before = read_manifest(to, disk)?;
-    let mut run = Run { to, disk, before, now: BTreeMap::new(), done: BackedUp::default() };
+    let mut run = Run { to, disk, before, check: also.check, now: BTreeMap::new(), done: BackedUp::default() };
     run.config(config)?;
     run.stores(&config.stores_dir(), progress)?;
-    run.finish(config, prune, now_ms)?;
+    run.finish(config, also.prune, now_ms)?;
     Ok(run.done)
 }
 
@@ -195,10 +206,14 @@ impl Run<'_> {
         let to = self.to.join(relative);
         let there = self.disk.entry(&to).is_ok_and(|entry| entry.is_file && entry.len == len);
         if let (true, false, Some(sum)) = (there, changes, self.before.get(relative)) {
-            self.now.insert(relative.to_owned(), sum.clone());
-            self.done.files += 1;
-            self.done.bytes += len;
-            return Ok(());
+            if !self.check || sum_of(&to, self.disk).is_ok_and(|found| found.to_string() == *sum) {
+                self.now.insert(relative.to_owned(), sum.clone());
+                self.done.files += 1;
+                self.done.bytes += len;
+                return Ok(());
+            }
+            tracing::warn!("{} had decayed and is copied anew", to.display());
+            self.done.mended += 1;
         }
         if let Some(folder) = to.parent() {
             create_dirs(self.disk, folder)?;

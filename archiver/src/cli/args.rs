@@ -374,6 +374,9 @@ pub struct BackupArgs {
     /// Remove what the archive has no more (packs that were compacted, stores that were detached).
     #[arg(long)]
     pub prune: bool,
+    /// Read every file of the copy back too, and copy those anew that have decayed.
+    #[arg(long)]
+    pub check: bool,
     /// JSON.
     #[arg(long)]
     pub json: bool,
@@ -493,6 +496,35 @@ pub enum StoreCommand {
         /// What.
         #[arg(value_enum)]
         state: StateArg,
+    },
+    /// Move everything of a store into another. Interrupted anywhere, said again it goes on.
+    ///
+    /// Each report is written there, read back and compared before it is taken out here. Exit 1 when one had to stay.
+    Merge {
+        /// The store that is emptied.
+        from: String,
+        /// The store that takes all of it.
+        into: String,
+        /// JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Move some reports of a store into another, as `merge` does.
+    #[command(group = clap::ArgGroup::new("which").required(true))]
+    Transfer {
+        /// Those in this owner's archive; what others have of the same reports goes along.
+        #[arg(long, value_name = "NAME", group = "which")]
+        owner: Option<String>,
+        /// Those collected before this day (UTC).
+        #[arg(long, value_name = "YYYY-MM-DD", group = "which")]
+        before: Option<String>,
+        /// The store that they are in.
+        from: String,
+        /// The store that takes them.
+        into: String,
+        /// JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Every store: state, messages, octets, problems. Exit 1 when one has a problem.
     List {

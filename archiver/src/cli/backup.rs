@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     archive::Archive,
-    backup::{self, Drilled},
+    backup::{self, Also, Drilled},
     config::ArchiverConfig,
     signing::ArchiverKey,
     store::{Unlock, UnlockKey},
@@ -31,22 +31,25 @@ const NOTE: &str = "postkeep restore-drill 1";
 pub fn run(config: Option<&Path>, args: &BackupArgs) -> Result<Exit, Failure> {
     let config = ArchiverConfig::find(config)?;
     config.log.start();
+    let also = Also { prune: args.prune, check: args.check };
     let mut bar = Bar::new("backup", "octets", args.json);
     let told = &mut |done, total| bar.at(done, total);
-    let done = backup::backup(&config, &args.to, args.prune, &LocalDisk, now_ms(), told)?;
+    let done = backup::backup(&config, &args.to, also, &LocalDisk, now_ms(), told)?;
     drop(bar);
     let said = if args.json {
         say(&json!(done))
     } else {
         say(&format_args!(
-            "{} files, {} octets in {}; {} files, {} octets copied by this run; {} files are obsolete, {} of them removed",
+            "{} files, {} octets in {}; {} files, {} octets copied by this run; {} files are obsolete, {} of them removed; \
+             {} copies had decayed and were made anew",
             done.files,
             done.bytes,
             args.to.display(),
             done.copied,
             done.bytes_copied,
             done.obsolete,
-            done.removed
+            done.removed,
+            done.mended
         ))
     };
     said.map_err(stdout_failed)?;

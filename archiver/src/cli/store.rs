@@ -2,7 +2,7 @@
 
 use super::{Sample, StoreCommand, load_and_lock, store_keys, stores};
 use crate::{
-    archive::{Archive, Folder},
+    archive::{Archive, Folder, Which},
     config::ArchiverConfig,
     store::{Depth, OwnerStats, Stats, Unlock, Verified, rebuild_catalog},
 };
@@ -30,6 +30,11 @@ pub fn run(config: Option<&Path>, command: &StoreCommand) -> Result<Exit, Failur
         StoreCommand::Rename { old, new } => stores::rename(config, old, new),
         StoreCommand::SetState { name, state } => stores::set_state(config, name, *state),
         StoreCommand::List { json } => stores::list(config, *json),
+        StoreCommand::Merge { from, into, json } => stores::transfer(config, (from, into), Which::All, *json),
+        StoreCommand::Transfer { owner, before, from, into, json } => {
+            let which = stores::which(owner.as_deref(), before.as_deref())?;
+            stores::transfer(config, (from, into), which, *json)
+        }
         StoreCommand::Verify { quick, sample, json } => verify(config, depth(*quick, *sample), *json),
         StoreCommand::Stats { owners, json } => stats(config, *owners, *json),
         StoreCommand::Unlock(args) => store_keys::unlock(config, args),

@@ -5,14 +5,15 @@ use super::{
     store::{printable, say, stdout_failed},
 };
 use crate::{
-    archive::{Folder, Found},
+    archive::{Archive, Folder, Found, Which},
     config::ArchiverConfig,
+    octets::Staging,
     store::{Stats, Store, StoreState, Unlock, UnlockKey},
 };
 use postkeep_shared::{
     crypt::Password,
     disk::{Disk, LocalDisk},
-    run::{Exit, Failure, secret_lines},
+    run::{Exit, Failure, now_ms, secret_lines},
 };
 use serde_json::json;
 use std::{
@@ -91,6 +92,52 @@ pub(super) fn set_state(config: Option<&Path>, name: &str, state: StateArg) -> R
     Folder::of(&config, local()).set_state(name, state)?;
     say(&format_args!("store {name} is {}", state.word())).map_err(stdout_failed)?;
     Ok(Exit::Done)
+}
+
+/// Which reports `store transfer` is about.
+pub(super) fn which<'a>(owner: Option<&'a str>, before: Option<&str>) -> Result<Which<'a>, Failure> {
+    if let Some(owner) = owner {
+        return Ok(Which::Owner(owner));
+    }
+    let day = before.unwrap_or_default();
+    let wrong = || Failure::usage(format!("--before takes a day such as 2026-01-31, not `{}`", printable(day)));
+    let parts: Vec<&str> = day.split('-').collect();
+    let [year, month, day] = parts.as_slice() else { return Err(wrong()) };
+    let number = |text: &str| text.parse::<u16>().map_err(|_| wrong());
+    let month = u8::try_from(number(month)?).ok().and_then(|month| time::Month::try_from(month).ok());
+    let date = time::Date::from_calendar_date(
+        i32::from(number(year)?),
+        month.ok_or_else(wrong)?,
+        u8::try_from(number(day)?).map_err(|_| wrong())?,
+    );
+    let moment = date.map_err(|_| wrong())?.midnight().assume_utc().unix_timestamp();
+    Ok(Which::Before(u64::try_from(moment).map_err(|_| wrong())?.saturating_mul(1000)))
+}
+
+/// Moves reports from one store to another.
+pub(super) fn transfer(
+    config: Option<&Path>,
+    (from, into): (&str, &str),
+    which: Which<'_>,
+    json: bool,
+) -> Result<Exit, Failure> {
+    let (config, _lock) = load_and_lock(config, &LocalDisk)?;
+    config.log.start();
+    let mut archive = Archive::open(&config, &local())?;
+    let staging = Staging::open(&config.staging_dir(), local())?;
+    let moved = archive.transfer((from, into), which, &staging, now_ms(), &mut |_, _| {})?;
+    let said = if json {
+        say(&json!(moved))
+    } else {
+        moved.problems.iter().for_each(|problem| eprintln!("{}", printable(problem)));
+        say(&format_args!(
+            "{} reports, {} octets lie in {into} now ({} of them were there already); {} stay in {from}; `store compact` \
+             gives their space back",
+            moved.reports, moved.bytes, moved.before, moved.left
+        ))
+    };
+    said.map_err(stdout_failed)?;
+    Ok(if moved.problems.is_empty() { Exit::Done } else { Exit::Attention })
 }
 
 /// Every store, also one that cannot be opened.

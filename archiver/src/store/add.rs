@@ -297,7 +297,7 @@ fn store_message(
         return Ok((summary, None));
     }
     let recipe = writer.store(octets, &[])?;
-    Ok((summary.clone(), Some(MessageRecord { summary, recipe })))
+    Ok((summary.clone(), Some(MessageRecord { summary, recipe, was: None })))
 }
 
 fn outcome(report: &NewReport<'_>, message: bool) -> Outcome {

@@ -183,6 +183,11 @@ impl Store {
         if fresh { self.packs.fresh() } else { self.packs.cached() }
     }
 
+    /// Whether nothing failed that makes it unusable.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.failed.is_none()
+    }
+
     /// Whether it was opened for writing.
     pub(crate) fn is_writable(&self) -> bool {
         self.writable

@@ -30,6 +30,8 @@ pub enum Record {
     Lost(LostRecord),
     /// Packs that were given up because others hold what is needed of them (version 3).
     Compaction(CompactionRecord),
+    /// A report lies in another store now.
+    Moved(Box<MovedRecord>),
 }
 
 impl Record {
@@ -39,7 +41,12 @@ impl Record {
         match self {
             Self::Report(report) => &report.messages,
             Self::Filing(filing) => &filing.messages,
-            Self::Ledger(_) | Self::Deletion(_) | Self::Loss(_) | Self::Lost(_) | Self::Compaction(_) => &[],
+            Self::Ledger(_)
+            | Self::Moved(_)
+            | Self::Deletion(_)
+            | Self::Loss(_)
+            | Self::Lost(_)
+            | Self::Compaction(_) => &[],
         }
     }
 }
@@ -263,6 +270,9 @@ pub struct MessageRecord {
     pub summary: Summary,
     /// How it is put together.
     pub recipe: Recipe,
+    /// Its id in the store that it came from, where that is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<Hex<16>>,
 }
 
 /// The report as it was sent to the gateway.
@@ -330,6 +340,45 @@ pub struct FilingRecord {
     /// Messages that no record before holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<MessageRecord>,
+}
+
+/// A report that was written to another store, whole and read back there: it counts there from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovedRecord {
+    /// Source, mailbox and uidl name the report.
+    pub source: String,
+    /// Mailbox of the report.
+    pub mailbox: Option<String>,
+    /// The report's name there.
+    pub uidl: String,
+    /// When, milliseconds since 1970-01-01 UTC.
+    pub moved_ms: u64,
+    /// The store that holds it now.
+    pub to: Hex<16>,
+    /// Octets of the report.
+    pub size: u64,
+    /// Identities of the messages that it brought.
+    pub identities: Vec<Hex<16>>,
+    /// Identity of the message that appears.
+    pub appearance_of: Option<Hex<16>>,
+    /// Appearances of it that no other report in this store brings.
+    pub places: Vec<Appearance>,
+    /// Appearances that it brought first and others bring too: they stay, and are counted where it went.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<Appearance>,
+    /// Messages that no other report in this store needs.
+    pub messages: Vec<Hex<16>>,
+    /// Keyed names of the parts of both, one for each reference.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Hex<16>>,
+    /// Addresses of it that were without an owner at any time.
+    pub unowned: Vec<String>,
+}
+
+impl From<&InstanceRecord> for Appearance {
+    fn from(instance: &InstanceRecord) -> Self {
+        Self { owner: instance.owner.clone(), folder: instance.folder.clone() }
+    }
 }
 
 /// Ledger entries.

@@ -200,11 +200,23 @@ impl Store {
 
     /// What became of a report later, in order.
     pub(super) fn filings(&self, source: &str, mailbox: Option<&str>, uidl: &str) -> StoreResult<Vec<FilingRecord>> {
+        let found = self.numbered_filings(source, mailbox, uidl)?;
+        Ok(found.into_iter().map(|(_, filing)| filing).collect())
+    }
+
+    /// The same, each with the number of its record.
+    pub(super) fn numbered_filings(
+        &self,
+        source: &str,
+        mailbox: Option<&str>,
+        uidl: &str,
+    ) -> StoreResult<Vec<(u64, FilingRecord)>> {
         let fields = [source_key(&self.keys, source), report_key(&self.keys, mailbox, uidl)].concat();
         let mut found = Vec::new();
         for pair in self.catalog.prefix(&key(Space::Filings, &[&fields])) {
-            match self.record(trailing(&pair?.0))? {
-                Record::Filing(filing) => found.push(*filing),
+            let number = trailing(&pair?.0);
+            match self.record(number)? {
+                Record::Filing(filing) => found.push((number, *filing)),
                 _ => return Err(StoreError::CatalogDamaged),
             }
         }

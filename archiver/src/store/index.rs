@@ -5,8 +5,8 @@ use super::{
     Listed, StoreResult,
     catalog::{Space, View},
     entry::{
-        AlternateRecord, FilingRecord, LedgerRecord, LossRecord, MessageRecord, Record, ReportRecord, Summary,
-        TakenOut, decode_entry, encode_entry,
+        AlternateRecord, FilingRecord, LedgerRecord, LossRecord, MessageRecord, MovedRecord, Record, ReportRecord,
+        Summary, TakenOut, decode_entry, encode_entry,
     },
     keyring::Keyring,
     recipe::{Part, Recipe},
@@ -140,6 +140,7 @@ pub(crate) fn apply(view: &mut View<'_>, totals: &mut Totals, number: u64, recor
         Record::Report(report) => apply_report(view, totals, number, report),
         Record::Ledger(ledger) => apply_ledger(view, ledger).map(|()| 0),
         Record::Filing(filing) => apply_filing(view, totals, number, filing),
+        Record::Moved(moved) => apply_moved(view, totals, moved).map(|()| 0),
         Record::Deletion(deletion) => take_out(view, totals, number, &deletion.out).map(|()| 0),
         Record::Loss(loss) => apply_loss(view, number, loss).map(|()| 0),
         Record::Lost(_) | Record::Compaction(_) => Ok(0),
@@ -313,6 +314,58 @@ fn apply_filing(view: &mut View<'_>, totals: &mut Totals, number: u64, filing: &
     Ok(fresh)
 }
 
+/// A report that lies in another store now is here no more.
+fn apply_moved(view: &mut View<'_>, totals: &mut Totals, moved: &MovedRecord) -> StoreResult<()> {
+    let name = Name::new(view.keys, &moved.source, moved.mailbox.as_deref(), &moved.uidl);
+    let fields: [&[u8]; 2] = [&name.source, &name.report];
+    let Some(collected) = view.get::<CollectedEntry>(Space::Collected, &fields)? else { return Ok(()) };
+    view.remove(Space::Collected, &fields);
+    view.remove(Space::Held, &fields);
+    view.put_clear(Space::Moved, &fields, Vec::new());
+    totals.reports = totals.reports.saturating_sub(1);
+    totals.bytes_in = totals.bytes_in.saturating_sub(moved.size);
+    view.keys(Space::Filings, &fields)?.into_iter().for_each(|key| view.remove_key(key));
+    for identity in &moved.identities {
+        view.remove(Space::Envelopes, &[&identity.0, &collected.record.to_be_bytes()]);
+        view.remove(Space::CatchAll, &[&identity.0, &name.source, &name.report]);
+        for address in &moved.unowned {
+            let address = address_key(view.keys, address);
+            view.remove(Space::Unowned, &[&address, &identity.0, &name.source, &name.report]);
+        }
+    }
+    for place in moved.places.iter().filter(|_| moved.appearance_of.is_some()) {
+        let identity = moved.appearance_of.unwrap_or(super::recipe::Hex([0; 16]));
+        let (owner, key) =
+            (owner_key(view.keys, &place.owner), place_key(view.keys, &place.owner, &place.folder, &identity.0));
+        if let Some(entry) = view.get::<InstanceEntry>(Space::Instances, &[&owner, &key])? {
+            view.remove(Space::Instances, &[&owner, &key]);
+            totals.instances = totals.instances.saturating_sub(u64::from(!entry.known));
+        }
+        if !view.has_any(Space::Instances, &[&owner])? {
+            view.remove(Space::Owners, &[&owner]);
+        }
+    }
+    for place in moved.kept.iter().filter(|_| moved.appearance_of.is_some()) {
+        let identity = moved.appearance_of.unwrap_or(super::recipe::Hex([0; 16]));
+        let (owner, key) =
+            (owner_key(view.keys, &place.owner), place_key(view.keys, &place.owner, &place.folder, &identity.0));
+        if let Some(entry) = view.get::<InstanceEntry>(Space::Instances, &[&owner, &key])?.filter(|one| !one.known) {
+            view.put(Space::Instances, &[&owner, &key], &InstanceEntry { known: true, ..entry });
+            totals.instances = totals.instances.saturating_sub(1);
+        }
+    }
+    for id in &moved.messages {
+        if let Some(entry) = view.get::<MessageEntry>(Space::Messages, &[&id.0])? {
+            view.remove(Space::Messages, &[&id.0]);
+            view.remove(Space::Variants, &[&entry.summary.identity.0, &id.0]);
+            totals.messages = totals.messages.saturating_sub(1);
+            totals.message_bytes = totals.message_bytes.saturating_sub(entry.summary.size);
+        }
+        view.put_clear(Space::Moved, &[&id.0], Vec::new());
+    }
+    moved.parts.iter().try_for_each(|part| forget_part(view, totals, &part.0))
+}
+
 /// A message that somebody owns is nobody's no more, unless another report of it still is.
 fn leave_catch_all(view: &mut View<'_>, totals: &mut Totals, identity: &[u8; 16]) -> StoreResult<()> {
     let owner = owner_key(view.keys, CATCH_ALL);
@@ -343,6 +396,9 @@ fn apply_message(
     }
     let entry = MessageEntry { summary: summary.clone(), record: number, slot };
     view.put(Space::Messages, &[&summary.id.0], &entry);
+    if let Some(was) = &message.was {
+        view.put_clear(Space::Alias, &[&was.0], summary.id.0.to_vec());
+    }
     Ok(())
 }
 

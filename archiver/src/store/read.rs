@@ -162,7 +162,7 @@ impl Store {
         self.packs.check_place(chunk.id(), &place)
     }
 
-    fn chunk(&self, chunk: &ChunkRef) -> StoreResult<Vec<u8>> {
+    pub(super) fn chunk(&self, chunk: &ChunkRef) -> StoreResult<Vec<u8>> {
         let place = self.clear_value(Space::Chunks, &[chunk.id()])?;
         let place = place.and_then(|octets| Place::decode(&octets));
         let place = place.ok_or_else(|| StoreError::ChunkMissing(HEXLOWER.encode(chunk.id())))?;

@@ -5,7 +5,7 @@ use super::{
     catalog::{Space, key},
     entry::{FilingRecord, MessageRecord, Record, ReportRecord, decode_entry},
     format::record::RecordError,
-    index::{Gone, MessageEntry, is_stored},
+    index::{Gone, MessageEntry, is_stored, report_key, source_key},
     packs::PackFile,
     recipe::Recipe,
     records::{Head, LogEnd},
@@ -163,7 +163,9 @@ impl Store {
                 found.notes.push(format!("record {number} was found damaged beyond repair before"));
                 Ok(())
             }
-            Record::Ledger(_) | Record::Deletion(_) | Record::Loss(_) | Record::Compaction(_) => Ok(()),
+            Record::Ledger(_) | Record::Moved(_) | Record::Deletion(_) | Record::Loss(_) | Record::Compaction(_) => {
+                Ok(())
+            }
         }
     }
 
@@ -242,7 +244,20 @@ impl Store {
         Ok(())
     }
 
+    /// Whether a report or message lies in another store now.
+    fn is_moved(&self, fields: &[&[u8]]) -> StoreResult<bool> {
+        Ok(self.clear_value(Space::Moved, fields)?.is_some())
+    }
+
+    fn is_moved_report(&self, source: &str, mailbox: Option<&str>, uidl: &str) -> StoreResult<bool> {
+        let name = (source_key(&self.keys, source), report_key(&self.keys, mailbox, uidl));
+        Ok(self.is_moved(&[&name.0, &name.1])? && self.collected_entry(source, mailbox, uidl)?.is_none())
+    }
+
     fn verify_report(&self, number: u64, report: &ReportRecord, full: bool, found: &mut Verified) -> StoreResult<()> {
+        if self.is_moved_report(&report.source, report.mailbox.as_deref(), &report.uidl)? {
+            return Ok(());
+        }
         let name = format!("{} {}", report.source, report.uidl);
         let collected = self.collected_entry(&report.source, report.mailbox.as_deref(), &report.uidl)?;
         let gone = collected.and_then(|entry| entry.gone).filter(|gone| number < gone.record);
@@ -271,6 +286,9 @@ impl Store {
     }
 
     fn verify_filing(&self, filing: &FilingRecord, found: &mut Verified) -> StoreResult<()> {
+        if self.is_moved_report(&filing.source, filing.mailbox.as_deref(), &filing.uidl)? {
+            return Ok(());
+        }
         if self.collected_entry(&filing.source, filing.mailbox.as_deref(), &filing.uidl)?.is_none() {
             let name = format!("{} {}", filing.source, filing.uidl);
             found.problem("record-missing", name, "it was filed again later, but its own record is not there");
@@ -285,7 +303,11 @@ impl Store {
         full: bool,
         found: &mut Verified,
     ) -> StoreResult<()> {
-        let name = HEXLOWER.encode(&message.summary.id.0);
+        let id = &message.summary.id.0;
+        if self.is_moved(&[id])? && self.clear_value(Space::Messages, &[id])?.is_none() {
+            return Ok(());
+        }
+        let name = HEXLOWER.encode(id);
         let gone = self.clear_value(Space::Gone, &[&message.summary.id.0])?.and_then(|octets| Gone::decode(&octets));
         let gone = gone.filter(|gone| number < gone.record);
         if gone.is_some_and(|gone| !gone.lost) {

@@ -134,7 +134,7 @@ impl Writer<'_, '_> {
         Ok(chunks)
     }
 
-    fn chunk(&mut self, plain: &[u8]) -> StoreResult<ChunkRef> {
+    pub(super) fn chunk(&mut self, plain: &[u8]) -> StoreResult<ChunkRef> {
         let id = self.view.keys.chunk_id(plain);
         let len = u32::try_from(plain.len()).unwrap_or(u32::MAX);
         if !self.known(&id)? {
@@ -145,7 +145,7 @@ impl Writer<'_, '_> {
         Ok(ChunkRef(Hex(id), len))
     }
 
-    fn known(&self, id: &[u8; 32]) -> StoreResult<bool> {
+    pub(super) fn known(&self, id: &[u8; 32]) -> StoreResult<bool> {
         let place = self.view.get_clear(Space::Chunks, &[id])?;
         let Some(place) = place.and_then(|octets| Place::decode(&octets)) else { return Ok(false) };
         Ok(!self.heal || self.packs.read(id, &place).is_ok())

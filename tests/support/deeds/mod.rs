@@ -1,5 +1,5 @@
-//! Four things the programs do, each with what must be true afterwards whatever struck them: a message is accepted, a
-//! mailbox is collected and emptied, the archiver makes a round, a password is changed.
+//! Five things the programs do, each with what must be true afterwards whatever struck them: a message is accepted, a
+//! mailbox is collected and emptied, the archiver makes a round, a password is changed, a store is merged into another.
 //!
 //! A deed is done over and over in the same folders. Its checks are its own: what was promised to a client is on the
 //! disk after the next start, nothing is there twice, and spool and ledger agree.
@@ -7,6 +7,7 @@
 pub mod acceptance;
 pub mod change;
 pub mod collection;
+pub mod merge;
 pub mod round;
 
 use super::{
@@ -19,12 +20,13 @@ use std::{path::PathBuf, time::Duration};
 pub use acceptance::Acceptance;
 pub use change::Change;
 pub use collection::Collection;
+pub use merge::Merge;
 pub use round::Round;
 
 /// The index writes behind the answers, once a second.
 const BACKGROUND: Duration = Duration::from_millis(1500);
 
-/// One of the four.
+/// One of the five.
 pub trait Deed: Sized {
     const NAME: &'static str;
 

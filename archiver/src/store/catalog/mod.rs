@@ -49,6 +49,10 @@ pub(crate) enum Space {
     Filings = 15,
     /// Message id → [`super::index::Gone`], in clear: deleted, or damaged beyond repair.
     Gone = 16,
+    /// Message or report that lies in another store now → nothing.
+    Moved = 18,
+    /// Id of a message in the store that it came from → its id here, in clear.
+    Alias = 19,
     /// Source, mailbox and uidl of every report that was ever kept whole and filed nowhere → nothing.
     Held = 20,
 }

@@ -16,6 +16,11 @@ impl Batch {
         self.0.len()
     }
 
+    /// What becomes of a key with them, where they say something of it.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Option<Vec<u8>>> {
+        self.0.get(key)
+    }
+
     /// Makes them in `catalog`, all or none.
     pub(crate) fn apply(&mut self, catalog: &mut dyn Catalog) -> StoreResult<()> {
         catalog.change(&mut std::mem::take(&mut self.0).into_iter())
