@@ -111,10 +111,10 @@ fn whatever_fails_while_the_next_store_begins_there_is_one_current_store() {
     let (scene, whole) = trial();
     assert!(go(&scene, &whole).is_some());
     let done = whole.take_done();
-    let mut points = 0;
+    let (mut points, step) = (0, step());
     for operation in [Operation::Create, Operation::Write, Operation::Sync, Operation::Rename, Operation::SyncDir] {
         let count = done.iter().filter(|one| one.operation == operation).count();
-        for at in 0..count {
+        for at in (0..count).step_by(step) {
             let (scene, disk) = trial();
             disk.fail_with_errno(operation, at as u32 + 1, 5);
             let receipts = go(&scene, &disk).map(|commit| commit.receipts.len()).unwrap_or_default();
@@ -222,6 +222,11 @@ fn stores_come_and_go_whole() {
     assert_eq!(other.code(&["store", "list"]), Some(1));
     let folder = Folder::of(&other.config(), disk());
     assert_eq!(folder.list().expect("lists").len(), 2);
+}
+
+/// Every operation of the disk, or every third.
+fn step() -> usize {
+    if std::env::var("POSTKEEP_POINTS").is_ok_and(|all| all == "all") { 1 } else { 3 }
 }
 
 /// Ids as `list` shows them, by digest.
@@ -346,7 +351,7 @@ fn whatever_fails_while_stores_are_merged_nothing_is_lost_and_nothing_is_there_t
     let disk: Arc<dyn Disk> = Arc::new(whole.clone());
     let moved = go(&scene, &disk, ("main", "second"), Which::All).expect("moves");
     let (done, mut points) = (whole.take_done(), 0);
-    let step = if std::env::var("POSTKEEP_POINTS").is_ok_and(|all| all == "all") { 1 } else { 3 };
+    let step = step();
     for operation in [Operation::Create, Operation::Write, Operation::Sync, Operation::Rename, Operation::SyncDir] {
         let count = done.iter().filter(|one| one.operation == operation).count();
         for at in (0..count).step_by(step) {
