@@ -1,7 +1,8 @@
-//! `store create`, `attach`, `detach`, `rename`, `set-state` and `list`: which stores there are.
+//! `store create`, `attach`, `detach`, `rename`, `set-state`, `merge`, `transfer` and `list`: which stores there are.
 
 use super::{
     StateArg, load_and_lock,
+    progress::Bar,
     store::{printable, say, stdout_failed},
 };
 use crate::{
@@ -125,7 +126,9 @@ pub(super) fn transfer(
     config.log.start();
     let mut archive = Archive::open(&config, &local())?;
     let staging = Staging::open(&config.staging_dir(), local())?;
-    let moved = archive.transfer((from, into), which, &staging, now_ms(), &mut |_, _| {})?;
+    let mut bar = Bar::new("move", "reports", json);
+    let moved = archive.transfer((from, into), which, &staging, now_ms(), &mut |done, all| bar.at(done, all))?;
+    drop(bar);
     let said = if json {
         say(&json!(moved))
     } else {

@@ -679,7 +679,8 @@ fn take(parts: &mut [Part<'_>], record: Record) {
         }
         Record::Loss(loss) => loss.reports.iter().for_each(|report| gone(parts, report, Fact::Lost)),
         // What stood there is not known; the numbers tell what is missing because of it.
-        Record::Lost(_) | Record::Compaction(_) => {}
+        // What was moved to another store stands there too, and is one by its number.
+        Record::Lost(_) | Record::Compaction(_) | Record::Moved(_) => {}
     }
 }
 
