@@ -9,6 +9,7 @@ mod change;
 mod claim;
 mod definition;
 mod key;
+mod memo;
 mod merge;
 mod take_in;
 
@@ -189,6 +190,7 @@ pub struct Mailboxes {
     folder: PathBuf,
     disk: Arc<dyn Disk>,
     node: Arc<Node>,
+    memo: memo::Memo,
 }
 
 impl Mailboxes {
@@ -198,7 +200,7 @@ impl Mailboxes {
     /// [`MailboxError`].
     pub fn open(data_dir: &Path, disk: Arc<dyn Disk>) -> Result<Self, MailboxError> {
         let node = Arc::new(Node::load_or_create(data_dir, disk.as_ref())?);
-        Ok(Self { folder: data_dir.join("mailboxes"), disk, node })
+        Ok(Self { folder: data_dir.join("mailboxes"), disk, node, memo: memo::Memo::default() })
     }
 
     /// As [`Self::open`], for a data directory that must be there: nothing is made.
@@ -207,7 +209,7 @@ impl Mailboxes {
     /// [`MailboxError`].
     pub fn existing(data_dir: &Path, disk: Arc<dyn Disk>) -> Result<Self, MailboxError> {
         let node = Arc::new(Node::load(data_dir, disk.as_ref())?);
-        Ok(Self { folder: data_dir.join("mailboxes"), disk, node })
+        Ok(Self { folder: data_dir.join("mailboxes"), disk, node, memo: memo::Memo::default() })
     }
 
     /// The node that signs here.
@@ -227,9 +229,14 @@ impl Mailboxes {
             Err(e) if e.is_missing() => return Ok(None),
             Err(e) => return Err(e.into()),
         };
-        let text = String::from_utf8(octets).map_err(|_| "not UTF-8".to_owned());
-        let mailbox = text.and_then(|text| definition::read(&text, *id, self.node.public()));
-        mailbox.map(Some).map_err(|detail| MailboxError::Damaged { file, detail })
+        if let Some(mailbox) = self.memo.get(id, &octets) {
+            return Ok(Some(mailbox));
+        }
+        let text = std::str::from_utf8(&octets).map_err(|_| "not UTF-8".to_owned());
+        let mailbox = text.and_then(|text| definition::read(text, *id, self.node.public()));
+        let mailbox = mailbox.map_err(|detail| MailboxError::Damaged { file, detail })?;
+        self.memo.put(octets, &mailbox);
+        Ok(Some(mailbox))
     }
 
     /// Names of every definition file, sorted.

@@ -289,7 +289,8 @@ impl Session {
             Event::Room(size) => {
                 self.pace.transaction = Some(Instant::now());
                 self.mailboxes.clear();
-                let room = blocking(|| self.context.spool.check_room(size));
+                // A question to the kernel's tables: handing the thread over would take longer.
+                let room = self.context.spool.check_room(size);
                 machine.room(self.trouble("MAIL", room));
             }
             Event::Lookup(mailbox) => {
@@ -324,7 +325,8 @@ impl Session {
     }
 
     async fn lookup(&mut self, id: &MailboxId, machine: &Smtp) -> Found {
-        let mailbox = match blocking(|| self.context.spool.mailboxes().lookup(id)) {
+        // A small file that was read a moment ago: handing the thread over would take longer.
+        let mailbox = match self.context.spool.mailboxes().lookup(id) {
             Ok(Some(mailbox)) if mailbox.state == State::Active => mailbox,
             Ok(Some(_)) => return Found::Suspended,
             Ok(None) => return Found::Unknown,

@@ -1,14 +1,15 @@
 //! The committer: one thread that gives synced files their names and writes the ledgers.
 //!
 //! Group commit: it takes whatever waits, at most 64 messages, and shares each directory's and each ledger's sync
-//! among them; an idle gateway adds no delay. Order for a batch: rename, sync `new/`, append and sync the ledgers,
-//! index, answer. Any failed sync or append answers the whole batch with [`SpoolError::Failed`] and ends all writing.
+//! among them; an idle gateway adds no delay. Directories of several mailboxes are synced at the same time, then their
+//! ledgers. Order for a batch: rename, sync `new/`, append and sync the ledgers, index, answer. Any failed sync or append answers the whole batch with [`SpoolError::Failed`] and ends all writing.
 
 use super::{
     Receipt, SpoolError,
     failstop::FailStop,
     index::{Changes, Index},
     layout::{Folder, Layout},
+    together::together,
     trash,
     writer::Sealed,
 };
@@ -175,10 +176,10 @@ impl Committer {
 
     /// Everything that must be on stable storage before anybody is told. Every error ends all writing.
     fn make_durable(&mut self, jobs: &[Job]) -> Result<Vec<Vec<Entry>>, SpoolError> {
-        for mailbox in arrivals(jobs) {
-            if let Some(open) = self.open.get(&mailbox) {
-                open.new.sync().map_err(|e| self.failstop.syncing(e))?;
-            }
+        let folders =
+            arrivals(jobs).iter().filter_map(|mailbox| self.open.get(mailbox)).map(|open| &open.new).collect();
+        for synced in together(folders, |new| new.sync()) {
+            synced.map_err(|e| self.failstop.syncing(e))?;
         }
         let time_ms = now_ms();
         let mut touched = BTreeSet::new();
@@ -194,14 +195,16 @@ impl Committer {
             entries.push(of_job);
         }
         let mut changes = Changes::default();
-        for mailbox in touched {
-            if let Some(open) = self.open.get_mut(&mailbox) {
-                open.ledger.commit().map_err(|e| match e {
-                    LedgerError::Disk(e) => self.failstop.syncing(e),
-                    e => self.failstop.stop(e),
-                })?;
-                changes.head(mailbox, open.ledger.head());
-            }
+        let ledgers = self.open.iter_mut().filter(|(mailbox, _)| touched.contains(mailbox));
+        let commit = |(mailbox, open): (&MailboxId, &mut OpenMailbox)| {
+            open.ledger.commit().map(|()| (*mailbox, open.ledger.head()))
+        };
+        for committed in together(ledgers.collect(), commit) {
+            let (mailbox, head) = committed.map_err(|e| match e {
+                LedgerError::Disk(e) => self.failstop.syncing(e),
+                e => self.failstop.stop(e),
+            })?;
+            changes.head(mailbox, head);
         }
         entries.iter().flatten().for_each(|entry| changes.entry(entry));
         self.index.apply(changes).map_err(|e| self.failstop.stop(e))?;

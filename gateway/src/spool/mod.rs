@@ -22,6 +22,7 @@ mod read_only;
 mod reader;
 mod recover;
 mod reserve;
+mod together;
 mod trash;
 mod writer;
 
