@@ -14,9 +14,12 @@ use std::{
 /// Definitions kept; beyond that all are forgotten. One takes about 2 KiB.
 const MAX: usize = 1024;
 
+/// A file's octets and what they define.
+type Checked = (Vec<u8>, Mailbox);
+
 /// Shared by all clones of [`Mailboxes`](super::Mailboxes).
 #[derive(Clone, Default)]
-pub(super) struct Memo(Arc<Mutex<HashMap<MailboxId, (Vec<u8>, Mailbox)>>>);
+pub(super) struct Memo(Arc<Mutex<HashMap<MailboxId, Checked>>>);
 
 impl Memo {
     /// What these octets were found to define.
