@@ -52,7 +52,8 @@ fn subjects(report: &corpus::Report, mut stored: Store) -> Vec<Subject<'_>> {
     let kept = Content::Range(range);
     let verdict = verdict(Some(kept));
     add_octets(&mut stored, "kept", &report.octets, &verdict, &plan(&["ann"])).unwrap();
-    stored.commit().unwrap();
+    let committed = stored.commit().unwrap();
+    assert_eq!(committed.receipts.len(), 1);
     // A second store, so that what is added there does not get in the way of what is read here.
     let place = Place::new();
     let mut open = place.open();
