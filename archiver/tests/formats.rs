@@ -4,48 +4,61 @@ use data_encoding::HEXLOWER;
 use postkeep_archiver::store::{
     entry::Record,
     format::{
+        group::Filling,
         pack::{
-            FRAME_HEADER, FrameHeader, FrameKind, PACK_FOOTER, PACK_HEADER, PackError, TableEntry, check_header,
-            decode_footer, decode_table, encode_table, open_frame, pack_footer, pack_header, seal_frame,
+            self, ChunkAt, FrameKind, PACK_FOOTER, PackError, Plain, decode_footer, encode_table, pack_footer,
+            seal_frame,
         },
-        record::{
-            Content, FILE_HEADER, RECORD_HEADER, RecordError, RecordFileHeader, RecordHeader, open_record, record_hash,
-            seal_record,
-        },
+        record::{self, Content, RecordError, RecordFileHeader, record_hash, seal_batch},
     },
     keyring::Keyring,
 };
 
-const CHUNK: &[u8] = b"hello, store\r\n";
-const CONTENT: &[u8] = br#"{"record":"ledger","source":"s","host":"h","entries":[]}"#;
+const CHUNKS: [&[u8]; 2] = [b"hello, store\r\n", b"and another\r\n"];
+const LEDGER: &[u8] = br#"{"record":"ledger","source":"s","host":"h","entries":[]}"#;
 const FILING: &[u8] = br#"{"record":"filing","source":"s","mailbox":"m","uidl":"u","collected_ms":1,"filed_ms":2,"by":"refile","outcome":"filed","unowned":[],"settled":["zoe@a.example"],"instances":[{"owner":"zoe","folder":"Journal Incoming","because":[{"part":"recipient","address":"Zoe@a.example","rule":"address"}]}],"message":null}"#;
+const PACK_PAGE: &str = include_str!("../../docs/formats/pack.md");
+const RECORD_PAGE: &str = include_str!("../../docs/formats/record.md");
 
 fn count_up<const N: usize>(from: u8) -> [u8; N] {
     std::array::from_fn(|at| from + at as u8)
 }
 
+/// Epoch 0 of 32 × 07, epoch 1 of 32 × 08.
 fn keys() -> Keyring {
-    Keyring::derive(count_up(0), &[7; 32])
+    let mut keys = Keyring::derive(count_up(0), &[7; 32]);
+    keys.add_epoch(&[8; 32]);
+    keys
 }
 
+/// The example of version 2: a group of two chunks in epoch 1, and the table.
 fn pack() -> Vec<u8> {
     let (keys, pack) = (keys(), count_up(0x10));
-    let mut out = pack_header(&keys.id, &pack).to_vec();
-    let id = keys.chunk_id(CHUNK);
-    out.extend(seal_frame(&keys, &pack, 40, FrameKind::Chunk, id, CHUNK, [0x21; 24]));
-    let at = out.len() as u64;
-    let (plain_len, sealed_len) = (CHUNK.len() as u32, CHUNK.len() as u32 + 16);
-    let table = encode_table(&[TableEntry { offset: 40, plain_len, sealed_len, id }]);
-    out.extend(seal_frame(&keys, &pack, at, FrameKind::Table, keys.chunk_id(&table), &table, [0x22; 24]));
+    let mut out = pack::Form::Grouped(1).header(&keys.id, &pack);
+    let mut group = Filling::default();
+    for chunk in CHUNKS {
+        group.push(chunk);
+    }
+    let group = group.encode();
+    let entries: Vec<ChunkAt> = (0..)
+        .zip(CHUNKS)
+        .map(|(index, chunk)| ChunkAt { id: keys.chunk_id(chunk), offset: 44, index, len: chunk.len() as u32 })
+        .collect();
+    let stored = |octets| Plain { octets, small: None };
+    out.extend(seal_frame(&keys, 1, &pack, 44, FrameKind::Chunks, &stored(&group), [0x21; 24]).expect("epoch 1"));
+    let (at, table) = (out.len() as u64, encode_table(&entries));
+    out.extend(seal_frame(&keys, 1, &pack, at, FrameKind::Table, &stored(&table), [0x22; 24]).expect("epoch 1"));
     out.extend(pack_footer(at));
     out
 }
 
-fn records(version: u16, plain: &[u8]) -> Vec<u8> {
+/// The example of version 3: two records in epoch 1, as a batch that is not compressed would be written.
+fn batch() -> Vec<u8> {
     let keys = keys();
-    let mut out = RecordFileHeader { version, store: keys.id, first: 1, prev: [0; 32] }.encode().to_vec();
-    let content = Content::new(plain.to_vec()).expect("small");
-    out.extend(seal_record(&keys, version, 1, [0; 32], &content, [0x31; 24]));
+    let form = record::Form::Batches(1);
+    let mut out = RecordFileHeader { form, store: keys.id, first: 1, prev: [0; 32] }.encode();
+    let records = [LEDGER, FILING].map(|plain| Content::new(plain.to_vec()).expect("small"));
+    out.extend(seal_batch(&keys, 1, 1, [0; 32], &records, [0x31; 24]).expect("epoch 1"));
     out
 }
 
@@ -58,77 +71,126 @@ fn example(page: &str, number: usize) -> Vec<u8> {
 #[test]
 #[ignore = "prints the examples for the pages"]
 fn print_examples() {
-    for octets in [pack(), records(2, FILING), records(1, CONTENT)] {
+    for octets in [pack(), batch()] {
         octets.chunks(40).for_each(|line| println!("{}", HEXLOWER.encode(line)));
         println!();
     }
 }
 
-#[test]
-fn the_pack_example_decodes() {
-    let (octets, keys, id) = (example(include_str!("../../docs/formats/pack.md"), 1), keys(), count_up(0x10));
-    check_header(&octets, &keys.id, &id).expect("a pack header");
-    let header = FrameHeader::decode(&octets[PACK_HEADER..]).expect("a frame header");
-    let end = PACK_HEADER + FRAME_HEADER + header.sealed_len as usize;
-    let plain = open_frame(&keys, &id, 40, &header, &octets[PACK_HEADER + FRAME_HEADER..end]).expect("opens");
-    assert_eq!(plain, CHUNK);
-    let table = decode_footer(&octets[octets.len() - PACK_FOOTER..]).expect("a footer");
-    assert_eq!(table, end as u64);
-    let table_header = FrameHeader::decode(&octets[end..]).expect("a frame header");
-    let sealed = &octets[end + FRAME_HEADER..octets.len() - PACK_FOOTER];
-    let entries = decode_table(&open_frame(&keys, &id, table, &table_header, sealed).expect("opens")).expect("a table");
-    assert_eq!(entries.len(), 1);
-    assert_eq!(entries[0].id, header.id);
-    assert_eq!(octets, pack(), "writing gives the same octets");
+/// Every frame of a sealed pack with one frame of chunks, opened; the chunks as the table lists them.
+fn read_pack(octets: &[u8], keys: &Keyring) -> (pack::Form, Vec<Vec<u8>>) {
+    let id = count_up(0x10);
+    let form = pack::Form::of(octets, keys, &id).expect("a pack header");
+    let table = decode_footer(&octets[octets.len() - PACK_FOOTER..]).expect("a footer") as usize;
+    let (start, head) = (form.header_len(), form.frame_len());
+    let header = form.frame(&octets[start..]).expect("a frame header");
+    assert_eq!(start + head + header.sealed_len as usize, table);
+    let sealed = &octets[start + head..table];
+    let opened = form.open(keys, &id, start as u64, &header, sealed).expect("opens");
+    let table_header = form.frame(&octets[table..]).expect("a frame header");
+    assert_eq!((header.kind, table_header.kind), (FrameKind::Chunks, FrameKind::Table));
+    let sealed_table = &octets[table + head..octets.len() - PACK_FOOTER];
+    let content = form.open(keys, &id, table as u64, &table_header, sealed_table).expect("opens");
+    let entries = form.table(&content.plain).expect("a table");
+    for entry in &entries {
+        let chunk = opened.chunk(entry.index as usize).expect("is in the group");
+        assert_eq!((keys.chunk_id(chunk), chunk.len() as u32, entry.offset), (entry.id, entry.len, start as u64));
+    }
+    assert_eq!(entries.len(), opened.chunks.len());
 
-    let sealed = &octets[PACK_HEADER + FRAME_HEADER..end];
-    assert_eq!(open_frame(&keys, &id, 41, &header, sealed), Err(PackError::Sealed), "bound to its place");
-    assert_eq!(open_frame(&keys, &count_up(0x11), 40, &header, sealed), Err(PackError::Sealed), "bound to its pack");
-    let other = Keyring::derive(count_up(1), &[7; 32]);
-    assert_eq!(open_frame(&other, &id, 40, &header, sealed), Err(PackError::Sealed), "bound to its store");
-    assert_eq!(check_header(&octets, &other.id, &id), Err(PackError::Foreign));
+    let refused = |keys: &Keyring, id: [u8; 16], at: u64| form.open(keys, &id, at, &header, sealed).err();
+    assert_eq!(refused(keys, id, start as u64 + 1), Some(PackError::Sealed), "bound to its place");
+    assert_eq!(refused(keys, count_up(0x11), start as u64), Some(PackError::Sealed), "bound to its pack");
+    let mut other = Keyring::derive(count_up(1), &[7; 32]);
+    other.add_epoch(&[8; 32]);
+    assert_eq!(refused(&other, id, start as u64), Some(PackError::Sealed), "bound to its store");
+    assert_eq!(pack::Form::of(octets, &other, &id), Err(PackError::Foreign));
+    let mut newer = octets.to_vec();
+    newer[7] = 9;
+    assert_eq!(pack::Form::of(&newer, keys, &id), Err(PackError::Version(9)));
+    (form, (0..opened.chunks.len()).map(|n| opened.chunk(n).expect("is there").to_vec()).collect())
+}
+
+#[test]
+fn the_pack_examples_decode() {
+    let (form, chunks) = read_pack(&example(PACK_PAGE, 1), &keys());
+    assert_eq!((form, chunks), (pack::Form::Grouped(1), CHUNKS.map(<[u8]>::to_vec).to_vec()));
+    assert_eq!(example(PACK_PAGE, 1), pack(), "writing gives the same octets");
+    let (form, chunks) = read_pack(&example(PACK_PAGE, 2), &keys());
+    assert_eq!((form, chunks), (pack::Form::First, vec![CHUNKS[0].to_vec()]), "version 1 for ever");
+
+    let (id, octets) = (count_up(0x10), pack());
+    let without = Keyring::derive(count_up(0), &[7; 32]);
+    assert_eq!(pack::Form::of(&octets, &without, &id), Err(PackError::Epoch(1)), "the keys of epoch 1 are not there");
+    let wrong = pack::Form::Grouped(0);
+    let header = wrong.frame(&octets[44..]).expect("a frame header");
+    let sealed = &octets[44 + wrong.frame_len()..][..header.sealed_len as usize];
+    assert_eq!(wrong.open(&keys(), &id, 44, &header, sealed), Err(PackError::Sealed), "bound to its epoch");
+}
+
+/// The content of each record of a file with one frame.
+fn read_records(octets: &[u8], keys: &Keyring) -> (record::Form, Vec<Vec<u8>>) {
+    let file = RecordFileHeader::decode(octets, keys).expect("a file header");
+    assert_eq!((file.first, file.prev), (1, [0; 32]));
+    let form = file.form;
+    let frame = &octets[form.file_header_len()..];
+    let header = form.frame(frame).expect("a record header");
+    assert_eq!((header.first, header.prev), (1, [0; 32]));
+    let sealed = &frame[form.frame_len()..];
+    let opened = form.open(keys, &header, sealed).expect("opens");
+    let records: Vec<Vec<u8>> = opened.records().map(<[u8]>::to_vec).collect();
+    assert_eq!(records.len(), header.count as usize);
+    for (number, content) in (1..).zip(&records) {
+        assert_eq!(opened.record(number), Some(content.as_slice()));
+        let read: Record = serde_json::from_slice(content).expect("a record");
+        assert_eq!(&serde_json::to_vec(&read).expect("writes"), content, "every field is kept");
+    }
+    assert_eq!(opened.record(records.len() as u64 + 1), None);
+
+    let renumbered = record::FrameHeader { first: 2, ..header };
+    assert_eq!(form.open(keys, &renumbered, sealed), Err(RecordError::Sealed), "bound to its number");
+    for other in record::Form::all(keys).into_iter().filter(|other| *other != form) {
+        assert_eq!(other.open(keys, &header, sealed).err(), Some(RecordError::Sealed), "bound to its form");
+    }
+    assert_ne!(record_hash(frame), record_hash(octets));
+    let mut newer = octets.to_vec();
+    newer[7] = 4;
+    assert_eq!(RecordFileHeader::decode(&newer, keys), Err(RecordError::Version(4)));
+    (form, records)
 }
 
 #[test]
 fn the_record_examples_decode() {
-    let page = include_str!("../../docs/formats/record.md");
-    for (number, version, plain) in [(1, 2, FILING), (2, 1, CONTENT)] {
-        let (octets, keys) = (example(page, number), keys());
-        let file = RecordFileHeader::decode(&octets, &keys.id).expect("a file header");
-        assert_eq!((file.version, file.first, file.prev), (version, 1, [0; 32]));
-        let record = &octets[FILE_HEADER..];
-        let header = RecordHeader::decode(record).expect("a record header");
-        assert_eq!((header.number, header.prev), (1, [0; 32]));
-        let content = open_record(&keys, version, &header, &record[RECORD_HEADER..]).expect("opens");
-        assert_eq!(content, plain);
-        let read: Record = serde_json::from_slice(&content).expect("a record");
-        assert_eq!(matches!(read, Record::Filing(_)), version == 2);
-        assert_eq!(serde_json::to_vec(&read).expect("writes"), plain, "every field is kept");
-        // Another zstd may compress in another way.
-        assert!(header.compressed || octets == records(version, plain), "writing gives the same octets");
-
-        let renumbered = RecordHeader { number: 2, ..header };
-        let sealed = &record[RECORD_HEADER..];
-        assert!(open_record(&keys, version, &renumbered, sealed).is_err(), "bound to its number");
-        assert!(open_record(&keys, 3 - version, &header, sealed).is_err(), "bound to its version");
-        assert_ne!(record_hash(record), record_hash(&octets));
-        let mut newer = octets.clone();
-        newer[7] = 3;
-        assert_eq!(RecordFileHeader::decode(&newer, &keys.id), Err(RecordError::Version(3)));
-    }
+    let (form, records) = read_records(&example(RECORD_PAGE, 1), &keys());
+    assert_eq!((form, records), (record::Form::Batches(1), vec![LEDGER.to_vec(), FILING.to_vec()]));
+    // Another zstd may compress in another way; what it wrote is read all the same.
+    assert_eq!(read_records(&batch(), &keys()).1, vec![LEDGER.to_vec(), FILING.to_vec()]);
+    let (form, records) = read_records(&example(RECORD_PAGE, 2), &keys());
+    assert_eq!((form, records), (record::Form::Alone(2), vec![FILING.to_vec()]), "version 2 for ever");
+    let (form, records) = read_records(&example(RECORD_PAGE, 3), &keys());
+    assert_eq!((form, records), (record::Form::Alone(1), vec![LEDGER.to_vec()]), "version 1 for ever");
+    let without = Keyring::derive(count_up(0), &[7; 32]);
+    assert_eq!(RecordFileHeader::decode(&batch(), &without), Err(RecordError::Epoch(1)));
 }
 
 #[test]
 fn headers_take_any_octets() {
-    let mut octets = pack();
-    for at in 0..octets.len() {
-        for value in [0, 0xff, 0x80] {
-            let before = std::mem::replace(&mut octets[at], value);
-            let _ = FrameHeader::decode(&octets[PACK_HEADER..]);
-            let _ = RecordHeader::decode(&octets);
-            let _ = decode_table(&octets);
-            octets[at] = before;
+    let keys = keys();
+    for mut octets in [pack(), batch(), example(PACK_PAGE, 2), example(RECORD_PAGE, 2)] {
+        for at in 0..octets.len() {
+            for value in [0, 0xff, 0x80] {
+                let before = std::mem::replace(&mut octets[at], value);
+                let _ = pack::Form::of(&octets, &keys, &count_up(0x10));
+                let _ = RecordFileHeader::decode(&octets, &keys);
+                for (pack, record) in pack::Form::all(&keys).into_iter().zip(record::Form::all(&keys)) {
+                    let _ = pack.frame(&octets[pack.header_len()..]);
+                    let _ = pack.table(&octets);
+                    let _ = record.frame(&octets[record.file_header_len()..]);
+                }
+                octets[at] = before;
+            }
+            let _ = pack::Form::of(&octets[..at], &keys, &count_up(0x10));
+            let _ = RecordFileHeader::decode(&octets[..at], &keys);
         }
-        let _ = check_header(&octets[..at], &count_up(0), &count_up(0x10));
     }
 }

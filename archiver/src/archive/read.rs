@@ -201,6 +201,14 @@ impl Archive {
         Err(StoreError::NoSuchMessage(id.chars().take(64).collect()))
     }
 
+    /// Octets of all catalogs.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn catalog_bytes(&self) -> StoreResult<u64> {
+        self.members.iter().map(|member| member.store.catalog_bytes()).sum()
+    }
+
     /// Numbers of every owner's archive, sorted by name: those of all stores together.
     ///
     /// # Errors

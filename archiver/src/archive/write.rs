@@ -147,6 +147,7 @@ impl Archive {
         let mut all = Commit::default();
         for member in self.members.iter_mut().filter(|member| member.store.has_uncommitted()) {
             let one = member.store.commit()?;
+            all.pack_bytes += one.pack_bytes;
             all.record_bytes += one.record_bytes;
             all.receipts.extend(one.receipts);
             all.failures.extend(one.failures);

@@ -108,7 +108,7 @@ fn stats(config: Option<&Path>, owners: bool, json: bool) -> Result<Exit, Failur
         }
         say(&all)
     } else {
-        say_stats(&stats).and_then(|()| say_owners(owners.as_deref().unwrap_or_default()))
+        say_stats(&stats, store.catalog_bytes()?).and_then(|()| say_owners(owners.as_deref().unwrap_or_default()))
     };
     said.map_err(stdout_failed)?;
     Ok(Exit::Done)
@@ -124,7 +124,7 @@ fn say_owners(owners: &[OwnerStats]) -> io::Result<()> {
     })
 }
 
-fn say_stats(stats: &Stats) -> io::Result<()> {
+fn say_stats(stats: &Stats, catalog: u64) -> io::Result<()> {
     let lines = [
         ("reports", stats.reports),
         ("messages", stats.messages),
@@ -138,6 +138,7 @@ fn say_stats(stats: &Stats) -> io::Result<()> {
         ("bytes stored", stats.bytes_stored),
         ("  in packs", stats.pack_bytes),
         ("  in records", stats.record_bytes),
+        ("bytes of catalog", catalog),
     ];
     for (name, number) in lines {
         say(&format_args!("{name:<16} {number:>16}"))?;

@@ -99,7 +99,6 @@ impl Report {
         self.collected += 1;
         self.instances += pending.instances;
         self.bytes_in += pending.bytes_in;
-        self.bytes_stored += pending.bytes_stored;
         match pending.outcome {
             Outcome::Filed => self.filed += 1,
             Outcome::CatchAll => self.catchall += 1,

@@ -247,7 +247,7 @@ impl<'a> Visit<'a> {
         if kept > 0 {
             let commit = store.with(Archive::commit)?;
             debug_assert!(commit.receipts.is_empty(), "reports are added and committed without letting go between");
-            self.report.bytes_stored += commit.record_bytes;
+            self.report.bytes_stored += commit.bytes_stored();
         }
         if shown.problems.is_empty() {
             self.pin(shown.node)?;
@@ -459,7 +459,7 @@ impl<'a> Visit<'a> {
             return Ok(deletions);
         }
         let commit = store.commit()?;
-        self.report.bytes_stored += commit.record_bytes;
+        self.report.bytes_stored += commit.bytes_stored();
         for (name, error) in commit.failures {
             self.problem(format!("message {name} could not be read back and stays at the source: {error}"));
         }

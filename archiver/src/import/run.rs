@@ -213,7 +213,7 @@ impl<'a> Import<'a> {
             return Ok(());
         }
         let commit = self.store.commit()?;
-        self.counts.bytes_stored += commit.record_bytes;
+        self.counts.bytes_stored += commit.bytes_stored();
         let failed: HashSet<String> = commit.failures.iter().map(|(name, _)| name.clone()).collect();
         for (name, error) in commit.failures {
             self.counts
@@ -226,7 +226,6 @@ impl<'a> Import<'a> {
             }
             self.counts.class(pending.outcome, pending.instances);
             self.counts.instances += pending.instances;
-            self.counts.bytes_stored += pending.bytes_stored;
         }
         Ok(())
     }

@@ -58,7 +58,7 @@ impl Store {
     fn add_report(&mut self, report: &NewReport<'_>, others: &dyn Elsewhere) -> StoreResult<Pending> {
         check_digest(report)?;
         let taken = self.take_apart(report.raw, report.raw_sha256, report.verdict)?;
-        let Taken { message, alternates, messages, raw, stored, limited } = taken;
+        let Taken { message, alternates, messages, raw, limited } = taken;
         let mut verdict: VerdictRecord = report.verdict.into();
         if limited {
             verdict.warnings.push(LIMITED.to_owned());
@@ -93,7 +93,7 @@ impl Store {
         };
         self.pending.push(Waiting { receipt, number });
         self.uncommitted += report.raw.len();
-        Ok(Pending { outcome, message: id, instances, bytes_in: report.raw.len(), bytes_stored: stored })
+        Ok(Pending { outcome, message: id, instances, bytes_in: report.raw.len() })
     }
 
     /// Keeps ledger entries of a gateway for `reconcile`; those known already are skipped. Durable with the next
@@ -143,7 +143,7 @@ impl Store {
     pub(super) fn take_apart(&mut self, raw: &dyn Octets, sha256: Digest, verdict: &Verdict) -> StoreResult<Taken> {
         let heal = self.heal;
         let mut view = View { catalog: &*self.catalog, batch: &mut self.batch, keys: &self.keys };
-        let mut writer = Writer { view: &mut view, packs: &mut self.packs, heal, stored: 0, limited: false };
+        let mut writer = Writer { view: &mut view, packs: &mut self.packs, heal, limited: false };
         let mut messages = Vec::new();
         let mut embedded: Vec<(Range<u64>, [u8; 16])> = Vec::new();
         let mut keep = |writer: &mut Writer<'_, '_>, content: &Content| -> StoreResult<Summary> {
@@ -163,7 +163,7 @@ impl Store {
         }
         let recipe = writer.store(raw, &embedded)?;
         let raw = RawRecord { sha256: Hex(sha256.0), size: raw.len(), recipe };
-        Ok(Taken { message, alternates, messages, raw, stored: writer.stored, limited: writer.limited })
+        Ok(Taken { message, alternates, messages, raw, limited: writer.limited })
     }
 
     /// Brings everything added to stable storage (packs, then records: the commit point, then the catalog), then
@@ -174,9 +174,10 @@ impl Store {
     pub fn commit(&mut self) -> StoreResult<Commit> {
         self.check_writable()?;
         let result = self.make_durable();
-        let record_bytes = self.fail_on(result)?;
-        let mut commit = Commit { record_bytes, ..Commit::default() };
+        let (pack_bytes, record_bytes) = self.fail_on(result)?;
+        let mut commit = Commit { pack_bytes, record_bytes, ..Commit::default() };
         self.packs.fresh();
+        self.records.fresh();
         for waiting in std::mem::take(&mut self.pending) {
             match self.read_back(waiting.number, &waiting.receipt) {
                 Ok(()) => commit.receipts.push(waiting.receipt),
@@ -188,12 +189,12 @@ impl Store {
         Ok(commit)
     }
 
-    /// Octets that the records took.
-    fn make_durable(&mut self) -> StoreResult<u64> {
+    /// Octets that packs and records took.
+    fn make_durable(&mut self) -> StoreResult<(u64, u64)> {
         if self.payloads.is_empty() {
-            return Ok(0);
+            return Ok((0, 0));
         }
-        self.packs.sync()?;
+        let synced = self.packs.sync()?;
         let payloads = std::mem::take(&mut self.payloads);
         let first = self.head.number + 1;
         let (head, places) = self.records.append(&self.head, &payloads)?;
@@ -204,13 +205,16 @@ impl Store {
         for (number, place) in (first..).zip(&places) {
             view.put_clear(Space::Records, &[&number.to_be_bytes()], place.encode());
         }
-        for (pack, len) in self.packs.take_lengths() {
+        for (id, place) in synced.places {
+            view.put_clear(Space::Chunks, &[&id], place.encode());
+        }
+        for (pack, len) in synced.lengths {
             view.put_clear(Space::Packs, &[&pack], len.to_be_bytes().to_vec());
         }
         self.put_head(&mut batch);
         batch.apply(&mut *self.catalog)?;
         self.uncommitted = 0;
-        Ok(octets)
+        Ok((synced.octets, octets))
     }
 
     /// Rebuilds the whole report from the disk.
@@ -243,6 +247,7 @@ impl Store {
             return Ok(Some(receipt));
         }
         self.packs.fresh();
+        self.records.fresh();
         let result = self.read_back(entry.record, &receipt);
         self.packs.cached();
         self.heal |= result.is_err();
@@ -273,7 +278,6 @@ pub(super) struct Taken {
     pub(super) alternates: Vec<AlternateRecord>,
     pub(super) messages: Vec<MessageRecord>,
     raw: RawRecord,
-    stored: u64,
     limited: bool,
 }
 

@@ -38,12 +38,14 @@ pub enum StoreError {
     #[error("chunk {0} is in no pack; restore the missing pack file, then run `store rebuild-catalog`")]
     ChunkMissing(String),
     /// Written by a newer release.
-    #[error("{} has version {version}, this program reads older ones only; use a newer release", path.display())]
+    #[error("{} has version {version}, this program reads versions up to {newest}; use a newer release", path.display())]
     Version {
         /// The file.
         path: PathBuf,
         /// What it says.
         version: u32,
+        /// The newest version that this program reads.
+        newest: u32,
     },
     /// No message has this id.
     #[error("no message has the id {0}; `list` shows the ids")]

@@ -25,15 +25,22 @@ pub struct Keyring {
     /// Id of the store whose wraps open this one: its own, or that of the first store of the archive. Stores of one
     /// family name chunks, messages and owners with the same key.
     pub family: [u8; 16],
-    /// Seals pack frames.
-    pub pack: SealKey,
-    /// Seals records.
-    pub record: SealKey,
     /// Seals catalog values.
     pub catalog: SealKey,
     ids: Zeroizing<[u8; 32]>,
     /// Checks `store.toml`.
     check: Zeroizing<[u8; 32]>,
+    /// By number; the first is made of the store key itself.
+    epochs: Vec<EpochKeys>,
+}
+
+/// What seals the packs and record files of one key epoch: a rotation begins the next one for what is written from
+/// then on.
+pub struct EpochKeys {
+    /// Seals pack frames.
+    pub pack: SealKey,
+    /// Seals records.
+    pub record: SealKey,
 }
 
 impl SealKey {
@@ -58,6 +65,15 @@ impl SealKey {
     }
 }
 
+impl EpochKeys {
+    fn derive(key: &[u8; 32]) -> Self {
+        Self {
+            pack: SealKey::derive("postkeep 2026 store key pack v1", key),
+            record: SealKey::derive("postkeep 2026 store key record v1", key),
+        }
+    }
+}
+
 impl Keyring {
     /// The keys derived from a store key.
     #[must_use]
@@ -65,12 +81,29 @@ impl Keyring {
         Self {
             id,
             family: id,
-            pack: SealKey::derive("postkeep 2026 store key pack v1", store_key),
-            record: SealKey::derive("postkeep 2026 store key record v1", store_key),
             catalog: SealKey::derive("postkeep 2026 store key catalog v1", store_key),
             ids: Zeroizing::new(blake3::derive_key("postkeep 2026 store key ids v1", store_key)),
             check: Zeroizing::new(blake3::derive_key("postkeep 2026 store key check v1", store_key)),
+            epochs: vec![EpochKeys::derive(store_key)],
         }
+    }
+
+    /// Begins a further epoch with its own 32 random octets. Names of chunks and messages stay: they are made of the
+    /// store key.
+    pub fn add_epoch(&mut self, key: &[u8; 32]) {
+        self.epochs.push(EpochKeys::derive(key));
+    }
+
+    /// The keys of an epoch; `None` when `store.toml` does not hold it.
+    #[must_use]
+    pub fn epoch(&self, epoch: u32) -> Option<&EpochKeys> {
+        self.epochs.get(usize::try_from(epoch).ok()?)
+    }
+
+    /// The epoch that new packs and record files belong to.
+    #[must_use]
+    pub fn current(&self) -> u32 {
+        u32::try_from(self.epochs.len() - 1).unwrap_or(u32::MAX)
     }
 
     /// Name of octets in packs: keyed, so that nobody without the key can test for the presence of a known file.
@@ -116,7 +149,7 @@ impl Keyring {
         keys.ids = Zeroizing::new(blake3::derive_key("postkeep 2026 store key ids v1", first));
         keys.catalog = SealKey::derive("postkeep 2026 store key catalog v1", last.as_slice());
         keys.check = Zeroizing::new(blake3::derive_key("postkeep 2026 store key check v1", last.as_slice()));
-        // Packs and record files of further epochs: their keys are added here when the formats carry an epoch.
+        own.iter().skip(1).for_each(|key| keys.add_epoch(key));
         Some(keys)
     }
 }

@@ -7,6 +7,7 @@
 //! Not here: who owns what (`filing`), what a report is (`journal`), where it comes from (`collect`).
 
 mod add;
+mod appender;
 pub mod base64;
 mod beside;
 mod catalog;
@@ -36,6 +37,7 @@ pub mod split;
 mod store_file;
 mod unlock;
 mod verify;
+mod worker;
 mod write;
 
 pub(crate) use beside::{Appearance, Elsewhere, StoreCard, StoreState};
@@ -160,7 +162,7 @@ pub struct Stats {
     pub message_bytes: u64,
     /// Octets of all reports as collected.
     pub bytes_in: u64,
-    /// Octets of packs and records on disk.
+    /// Octets of packs, records and `store.toml` on disk: all that cannot be made again.
     pub bytes_stored: u64,
     /// Octets of packs on disk.
     pub pack_bytes: u64,

@@ -309,7 +309,7 @@ impl Store {
         for chunk in chunks {
             let mut view = View { catalog: &*self.catalog, batch: &mut self.batch, keys: &self.keys };
             let heal = self.heal;
-            let mut writer = Writer { view: &mut view, packs: &mut self.packs, heal, stored: 0, limited: false };
+            let mut writer = Writer { view: &mut view, packs: &mut self.packs, heal, limited: false };
             if same && writer.known(chunk.id())? {
                 taken.push(*chunk);
                 continue;
@@ -329,6 +329,7 @@ impl Store {
             return Ok(false);
         }
         self.packs.fresh();
+        self.records.fresh();
         let whole = bundle.messages.values().try_for_each(|message| {
             let id = match from.family() == self.family() {
                 true => HEXLOWER.encode(&message.summary.id.0),
@@ -425,7 +426,7 @@ impl Store {
 
     /// Every record with ledger entries: source, host and entries.
     pub(crate) fn ledger_records(&self, each: &mut EachLedger<'_>) -> StoreResult<()> {
-        let read = self.records.read_on(Head::default(), &mut |record, _, _| match record {
+        let read = self.records.read_on(Head::default(), &mut |read| match read.record {
             Record::Ledger(LedgerRecord { source, host, entries }) => {
                 each(&source, &host, entries.iter().filter_map(|text| decode_entry(text)).collect())
             }

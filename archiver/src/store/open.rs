@@ -6,7 +6,7 @@ use super::{
     index::{Totals, apply},
     keyring::Keyring,
     packs::{PackFile, Packs, Place},
-    records::{Head, LogEnd, Records},
+    records::{Head, LogEnd, Read, Records},
     store_file::StoreFile,
 };
 use data_encoding::HEXLOWER;
@@ -18,6 +18,9 @@ use std::{path::Path, sync::Arc, thread::sleep, time::Duration};
 
 /// What the pairs of a catalog say; with another number it is built anew.
 const LAYOUT: u32 = 4;
+/// The newest versions of files that are read.
+const NEWEST_PACK: u32 = 2;
+const NEWEST_RECORDS: u32 = 3;
 /// Pairs that are put into a catalog at a time.
 const BATCH: usize = 4096;
 /// How long a writer waits for a reader to be done with the catalog.
@@ -193,9 +196,17 @@ impl Store {
     /// Chunks of a pack that the catalog does not know, or not in full.
     fn learn_pack(&mut self, pack: &PackFile) -> StoreResult<()> {
         let scan = self.packs.scan(pack, false)?;
+        if let (Some(version), true) = (scan.newer(), self.writable) {
+            let (path, version) = (pack.path.clone(), u32::from(version));
+            return Err(StoreError::Version { path, version, newest: NEWEST_PACK });
+        }
         let mut view = View { catalog: &*self.catalog, batch: &mut self.batch, keys: &self.keys };
         for entry in &scan.entries {
-            view.put_clear(Space::Chunks, &[&entry.id], Place::of(&pack.id, entry).encode());
+            view.put_clear(
+                Space::Chunks,
+                &[&entry.id],
+                Place { pack: pack.id, offset: entry.offset, index: entry.index }.encode(),
+            );
         }
         view.put_clear(Space::Packs, &[&pack.id], pack.len.to_be_bytes().to_vec());
         let name = pack.path.display();
@@ -208,13 +219,11 @@ impl Store {
         self.check_head()?;
         let (records, catalog, keys) = (&self.records, &mut self.catalog, &self.keys);
         let (batch, totals) = (&mut self.batch, &mut self.totals);
-        let end = records.read_on(self.head, &mut |record, head, place| {
+        let end = records.read_on(self.head, &mut |Read { record, number, place, head }| {
             let mut view = View { catalog: &**catalog, batch, keys };
-            apply(&mut view, totals, head.number, &record)?;
-            view.put_clear(Space::Records, &[&head.number.to_be_bytes()], place.encode());
-            if batch.len() < BATCH {
-                return Ok(());
-            }
+            apply(&mut view, totals, number, &record)?;
+            view.put_clear(Space::Records, &[&number.to_be_bytes()], place.encode());
+            let Some(head) = head.filter(|_| batch.len() >= BATCH) else { return Ok(()) };
             let mut view = View { catalog: &**catalog, batch, keys };
             view.put(Space::Meta, &[b"layout"], &LAYOUT);
             view.put(Space::Meta, &[b"head"], &HEXLOWER.encode(&head.encode()));
@@ -245,7 +254,7 @@ impl Store {
     fn settle(&mut self, end: LogEnd) -> StoreResult<()> {
         self.head = end.head;
         if let (Some((path, version)), true) = (end.newer, self.writable) {
-            return Err(StoreError::Version { path, version: u32::from(version) });
+            return Err(StoreError::Version { path, version: u32::from(version), newest: NEWEST_RECORDS });
         }
         if let Some((path, at, error)) = end.torn {
             self.notes

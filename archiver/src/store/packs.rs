@@ -1,43 +1,47 @@
-//! Pack files on disk: appending frames, sealing full packs, reading chunks back.
+//! Pack files on disk: what is there, putting chunks into new ones, reading chunks back.
 //!
 //! Order (reliability before speed): frames are written, then synced with the directory of a new pack, and only then
-//! may a record name them. A write or sync that failed is never repeated: the writer is dead from then on. A pack is
-//! never changed in place; one with a torn end is left as it is and a new one begun.
+//! may a record name their chunks. A write or sync that failed is never repeated: the writer is dead from then on. A
+//! pack is never changed in place; one with a torn end is left as it is and a new one begun.
+//!
+//! Chunks that come together are put into groups ([`super::format::group`]); the groups are compressed, sealed and
+//! written by a thread of their own ([`super::worker`]) while the next message is taken apart. Where a chunk lies is
+//! known when [`Packs::sync`] has brought everything to stable storage, not before.
 
 use super::{
     StoreError, StoreResult,
-    format::pack::{
-        ChunkId, FRAME_HEADER, FrameHeader, FrameKind, MAX_FRAMES, PACK_HEADER, PackId, TableEntry, encode_table,
-        open_frame, pack_footer, pack_header, seal_frame,
+    appender::{Appender, Synced},
+    format::{
+        group::{Class, Filling},
+        pack::{ChunkId, Form, MAX_CHUNKS, Opened, PackError, PackId},
     },
     keyring::Keyring,
-    scan::{Scan, scan_pack},
+    scan::{Reading, Scan, read_head, scan_pack},
+    worker::{Group, Worker},
 };
 use data_encoding::HEXLOWER;
-use postkeep_shared::{
-    crypt::random,
-    disk::{Disk, DiskError, DiskFile, create_dirs},
-    mail::Uidl,
-};
+use postkeep_shared::disk::{Disk, DiskFile};
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    io::Write as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// A pack is sealed when it has this many octets.
 pub(crate) const PACK_FULL: u64 = 8 * 1024 * 1024;
 /// Packs held open for reading.
 const OPEN_READERS: usize = 16;
+/// Octets of groups that are kept opened, so that the messages of a batch do not open each group again.
+const OPEN_GROUPS: usize = 16 * 1024 * 1024;
 
 /// Where a chunk lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) pack: PackId,
+    /// Where its frame begins.
     pub(crate) offset: u64,
-    pub(crate) plain_len: u32,
-    pub(crate) sealed_len: u32,
+    /// Which of the chunks of the frame it is.
+    pub(crate) index: u32,
 }
 
 /// The pack files of a store.
@@ -46,28 +50,41 @@ pub(crate) struct Packs {
     disk: Arc<dyn Disk>,
     keys: Arc<Keyring>,
     readers: Mutex<Readers>,
-    open: Option<OpenPack>,
-    /// Packs that were sealed since [`Packs::take_lengths`].
-    sealed: Vec<(PackId, u64)>,
+    groups: Mutex<Groups>,
+    /// Groups that are being filled, one for each [`Class`].
+    filling: [(Vec<ChunkId>, Filling); 3],
+    /// What was appended since the last [`Packs::sync`].
+    pending: HashSet<ChunkId>,
+    /// Goes to the worker with the first group.
+    appender: Option<Appender>,
+    worker: Option<Worker>,
 }
 
 #[derive(Default)]
 struct Readers {
-    files: HashMap<PackId, SharedFile>,
+    files: HashMap<PackId, SharedReader>,
     order: VecDeque<PackId>,
     /// Packs whose pages were dropped since the last [`Packs::fresh`].
     dropped: Option<HashSet<PackId>>,
 }
 
-type SharedFile = Arc<Mutex<Box<dyn DiskFile>>>;
+type SharedReader = Arc<Mutex<Reader>>;
 
-struct OpenPack {
-    id: PackId,
+/// A pack that is open for reading.
+struct Reader {
     file: Box<dyn DiskFile>,
-    len: u64,
-    entries: Vec<TableEntry>,
-    unsynced: bool,
-    new: bool,
+    /// How it may be written: one form, unless its header cannot be read.
+    forms: Vec<Form>,
+    /// Why not.
+    error: Option<PackError>,
+}
+
+/// Opened groups, the oldest first.
+#[derive(Default)]
+struct Groups {
+    opened: HashMap<(PackId, u64), Arc<Opened>>,
+    order: VecDeque<(PackId, u64)>,
+    octets: usize,
 }
 
 /// A pack file as a listing shows it.
@@ -78,16 +95,31 @@ pub(crate) struct PackFile {
     pub(crate) len: u64,
 }
 
+/// Where a pack lies. The last two digits name the folder: the first ones of a UUIDv7 change too slowly.
+pub(crate) fn pack_path(dir: &Path, id: &PackId) -> PathBuf {
+    let name = HEXLOWER.encode(id);
+    let folder = name.get(30..).unwrap_or_default();
+    dir.join(folder).join(format!("{name}.pack"))
+}
+
 impl Packs {
     pub(crate) fn new(dir: &Path, disk: Arc<dyn Disk>, keys: Arc<Keyring>) -> Self {
-        Self { dir: dir.to_owned(), disk, keys, readers: Mutex::default(), open: None, sealed: Vec::new() }
+        let appender = Appender::new(dir, Arc::clone(&disk), Arc::clone(&keys));
+        Self {
+            dir: dir.to_owned(),
+            disk,
+            keys,
+            readers: Mutex::default(),
+            groups: Mutex::default(),
+            filling: Default::default(),
+            pending: HashSet::new(),
+            appender: Some(appender),
+            worker: None,
+        }
     }
 
-    /// Where a pack lies. The last two digits name the folder: the first ones of a UUIDv7 change too slowly.
     pub(crate) fn path(&self, id: &PackId) -> PathBuf {
-        let name = HEXLOWER.encode(id);
-        let folder = name.get(30..).unwrap_or_default();
-        self.dir.join(folder).join(format!("{name}.pack"))
+        pack_path(&self.dir, id)
     }
 
     /// All pack files, oldest first, and the paths of what is no pack.
@@ -123,153 +155,154 @@ impl Packs {
         Ok(scan_pack(&self.keys, &*file, &pack.id, deep)?)
     }
 
-    /// Goes on with the newest pack if it is neither sealed nor torn. The frames found in it are returned.
-    pub(crate) fn resume(&mut self, newest: &PackFile) -> StoreResult<Option<Scan>> {
-        if newest.len >= PACK_FULL || newest.len < PACK_HEADER as u64 {
-            return Ok(None);
+    /// Goes on with the newest pack if it is neither sealed nor torn, nor of an earlier form or key epoch.
+    pub(crate) fn resume(&mut self, newest: &PackFile) -> StoreResult<()> {
+        if newest.len >= PACK_FULL {
+            return Ok(());
         }
         let scan = self.scan(newest, true)?;
-        if scan.sealed || !scan.whole() || scan.entries.len() >= MAX_FRAMES {
-            return Ok(Some(scan));
+        let current = scan.form == Some(Form::Grouped(self.keys.current()));
+        if scan.sealed || !scan.whole() || !current || scan.entries.len() >= MAX_CHUNKS {
+            return Ok(());
         }
         let file = self.disk.open_append(&newest.path)?;
-        let entries = scan.entries.clone();
-        // What the process before wrote may not be on the disk yet, nor the pack's name: the next sync covers both.
-        self.open = Some(OpenPack { id: newest.id, file, len: newest.len, entries, unsynced: true, new: true });
-        Ok(Some(scan))
-    }
-
-    /// Appends a chunk to the open pack. Not durable before [`Self::sync`].
-    pub(crate) fn append(&mut self, id: ChunkId, plain: &[u8]) -> StoreResult<Place> {
-        if self.open.as_ref().is_some_and(|open| open.len >= PACK_FULL || open.entries.len() >= MAX_FRAMES) {
-            self.seal()?;
+        if let Some(appender) = &mut self.appender {
+            appender.resume(newest.id, file, newest.len, scan.entries);
         }
-        let mut open = match self.open.take() {
-            Some(open) => open,
-            None => self.begin()?,
-        };
-        // Taken out while it is written to: after an error nothing is ever appended to it again.
-        let frame = seal_frame(&self.keys, &open.id, open.len, FrameKind::Chunk, id, plain, random());
-        let sealed_len = u32::try_from(frame.len() - FRAME_HEADER).unwrap_or(u32::MAX);
-        let plain_len = u32::try_from(plain.len()).unwrap_or(u32::MAX);
-        write(&mut open, &frame)?;
-        let place = Place { pack: open.id, offset: open.len - frame.len() as u64, plain_len, sealed_len };
-        open.entries.push(TableEntry { offset: place.offset, plain_len, sealed_len, id });
-        self.open = Some(open);
-        Ok(place)
+        Ok(())
     }
 
-    fn begin(&mut self) -> StoreResult<OpenPack> {
-        let id = Uidl::now().0;
-        let path = self.path(&id);
-        if let Some(folder) = path.parent() {
-            create_dirs(&*self.disk, folder)?;
+    /// Whether a chunk was appended and is not synced yet.
+    pub(crate) fn is_pending(&self, id: &ChunkId) -> bool {
+        self.pending.contains(id)
+    }
+
+    /// Puts a chunk behind the others of its kind. Not durable, nor to be read, before [`Self::sync`].
+    pub(crate) fn append(&mut self, id: ChunkId, plain: &[u8]) -> StoreResult<()> {
+        let class = Class::of(plain);
+        let full = self.filling.get(class as usize).is_some_and(|(_, filling)| !filling.takes(plain.len()));
+        if full {
+            self.send(class)?;
         }
-        let file = self.disk.create(&path)?;
-        let mut open = OpenPack { id, file, len: 0, entries: Vec::new(), unsynced: true, new: true };
-        write(&mut open, &pack_header(&self.keys.id, &id))?;
-        Ok(open)
-    }
-
-    /// Ends the open pack with its table.
-    fn seal(&mut self) -> StoreResult<()> {
-        let Some(mut open) = self.open.take() else { return Ok(()) };
-        let table = encode_table(&open.entries);
-        let at = open.len;
-        let id = self.keys.chunk_id(&table);
-        let mut end = seal_frame(&self.keys, &open.id, at, FrameKind::Table, id, &table, random());
-        end.extend_from_slice(&pack_footer(at));
-        write(&mut open, &end)?;
-        self.sync_open(&mut open)?;
-        self.sealed.push((open.id, open.len));
+        if let Some((ids, filling)) = self.filling.get_mut(class as usize) {
+            ids.push(id);
+            filling.push(plain);
+        }
+        self.pending.insert(id);
         Ok(())
     }
 
-    /// Brings everything appended to stable storage: content first, then the name of a new pack.
-    pub(crate) fn sync(&mut self) -> StoreResult<()> {
-        let Some(mut open) = self.open.take() else { return Ok(()) };
-        self.sync_open(&mut open)?;
-        self.open = Some(open);
-        Ok(())
+    /// Hands a group to the worker.
+    fn send(&mut self, class: Class) -> StoreResult<()> {
+        let Some((ids, filling)) = self.filling.get_mut(class as usize).map(std::mem::take) else { return Ok(()) };
+        if filling.is_empty() {
+            return Ok(());
+        }
+        self.worker()?.append(Group { ids, filling, class })
     }
 
-    fn sync_open(&self, open: &mut OpenPack) -> StoreResult<()> {
-        if open.unsynced {
-            open.file.sync()?;
-            open.unsynced = false;
+    fn worker(&mut self) -> StoreResult<&mut Worker> {
+        if let Some(appender) = self.appender.take() {
+            self.worker = Some(Worker::start(appender)?);
         }
-        if open.new {
-            // The folder's own name too: a process that was killed may have made it and not come to its sync.
-            for folder in open.file.path().ancestors().skip(1).take(2) {
-                self.disk.open_dir(folder)?.sync()?;
-            }
-            open.new = false;
+        self.worker.as_mut().ok_or_else(|| StoreError::Failed("packs cannot be written to any more".to_owned()))
+    }
+
+    /// Brings everything appended to stable storage, content first, then the name of a new pack; says where the chunks
+    /// lie.
+    pub(crate) fn sync(&mut self) -> StoreResult<Synced> {
+        for class in Class::ALL {
+            self.send(class)?;
         }
-        Ok(())
+        self.pending.clear();
+        self.worker()?.sync()
     }
 
     /// From now on every pack is read from the disk, not from the page cache, once.
     pub(crate) fn fresh(&self) {
-        self.readers().dropped = Some(HashSet::new());
+        locked(&self.readers).dropped = Some(HashSet::new());
+        *locked(&self.groups) = Groups::default();
     }
 
     /// Ends [`Self::fresh`].
     pub(crate) fn cached(&self) {
-        self.readers().dropped = None;
+        locked(&self.readers).dropped = None;
     }
 
-    fn readers(&self) -> std::sync::MutexGuard<'_, Readers> {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn reader(&self, pack: &PackId) -> StoreResult<SharedFile> {
-        let mut readers = self.readers();
-        let file = match readers.files.get(pack) {
-            Some(file) => Arc::clone(file),
+    fn reader(&self, pack: &PackId) -> StoreResult<SharedReader> {
+        let mut readers = locked(&self.readers);
+        let reader = match readers.files.get(pack) {
+            Some(reader) => Arc::clone(reader),
             None => {
-                let file: SharedFile = Arc::new(Mutex::new(self.disk.open(&self.path(pack))?));
+                let file = self.disk.open(&self.path(pack))?;
+                let (forms, error) = match Form::of(&read_head(&*file)?, &self.keys, pack) {
+                    Ok(form) => (vec![form], None),
+                    Err(error) => (Form::all(&self.keys), Some(error)),
+                };
+                let reader: SharedReader = Arc::new(Mutex::new(Reader { file, forms, error }));
                 if readers.order.len() >= OPEN_READERS
                     && let Some(oldest) = readers.order.pop_front()
                 {
                     readers.files.remove(&oldest);
                 }
-                readers.files.insert(*pack, Arc::clone(&file));
+                readers.files.insert(*pack, Arc::clone(&reader));
                 readers.order.push_back(*pack);
-                file
+                reader
             }
         };
         if let Some(dropped) = &mut readers.dropped
             && dropped.insert(*pack)
         {
-            locked(&file).drop_cache()?;
+            locked(&reader).file.drop_cache()?;
         }
-        Ok(file)
+        Ok(reader)
     }
 
     /// Reads a chunk and checks it against its name.
     pub(crate) fn read(&self, id: &ChunkId, place: &Place) -> StoreResult<Vec<u8>> {
-        let path = self.path(&place.pack);
-        let damaged = |detail: String| StoreError::damaged(&path, place.offset, detail);
-        let file = match self.reader(&place.pack) {
+        let damaged = |detail: String| StoreError::damaged(&self.path(&place.pack), place.offset, detail);
+        let opened = match self.group(place) {
             Err(StoreError::Disk(error)) if error.is_missing() => {
                 return Err(StoreError::ChunkMissing(HEXLOWER.encode(id)));
             }
             other => other?,
         };
-        let file = locked(&file);
-        let end = place.offset.saturating_add(FRAME_HEADER as u64 + u64::from(place.sealed_len));
-        if end > file.len()? {
-            return Err(damaged("the file ends before the chunk does".to_owned()));
+        let chunk = usize::try_from(place.index).ok().and_then(|index| opened.chunk(index));
+        match chunk.filter(|chunk| self.keys.chunk_id(chunk) == *id) {
+            Some(chunk) => Ok(chunk.to_vec()),
+            None => Err(damaged("another chunk stands here; run `store rebuild-catalog`".to_owned())),
         }
-        let mut head = [0; FRAME_HEADER];
-        file.read_at(&mut head, place.offset)?;
-        let header = FrameHeader::decode(&head).map_err(|e| damaged(e.to_string()))?;
-        if header.kind != FrameKind::Chunk || header.id != *id || header.sealed_len != place.sealed_len {
-            return Err(damaged("another chunk stands here; run `store rebuild-catalog`".to_owned()));
+    }
+
+    /// The frame of a chunk, opened.
+    fn group(&self, place: &Place) -> StoreResult<Arc<Opened>> {
+        let key = (place.pack, place.offset);
+        // First of all, so that what is read fresh is not what was kept.
+        let reader = self.reader(&place.pack)?;
+        if let Some(opened) = locked(&self.groups).opened.get(&key) {
+            return Ok(Arc::clone(opened));
         }
-        let mut sealed = vec![0; place.sealed_len as usize];
-        file.read_at(&mut sealed, place.offset + FRAME_HEADER as u64)?;
-        open_frame(&self.keys, &place.pack, place.offset, &header, &sealed).map_err(|e| damaged(e.to_string()))
+        let reader = locked(&reader);
+        let file = &*reader.file;
+        let len = file.len()?;
+        let mut error = reader.error.unwrap_or(PackError::Sealed);
+        for form in &reader.forms {
+            let reading = Reading { keys: &self.keys, file, pack: &place.pack, form: *form, len };
+            match reading.frame(place.offset, len)? {
+                Ok((_, opened)) => {
+                    let opened = Arc::new(opened);
+                    locked(&self.groups).keep(key, &opened);
+                    return Ok(opened);
+                }
+                Err(found) if reader.error.is_none() => error = found,
+                Err(_) => {}
+            }
+        }
+        let detail = match error {
+            PackError::Short => "the file ends before the chunk does".to_owned(),
+            other => other.to_string(),
+        };
+        Err(StoreError::damaged(&self.path(&place.pack), place.offset, detail))
     }
 
     /// Whether the pack of a place is there and long enough; nothing of it is read.
@@ -277,54 +310,47 @@ impl Packs {
         match self.reader(&place.pack) {
             Err(StoreError::Disk(error)) if error.is_missing() => Err(StoreError::ChunkMissing(HEXLOWER.encode(id))),
             Err(error) => Err(error),
-            Ok(file) if locked(&file).len()? > place.offset => Ok(()),
+            Ok(reader) if locked(&reader).file.len()? > place.offset => Ok(()),
             Ok(_) => {
                 let detail = "the file ends before the chunk does";
                 Err(StoreError::damaged(&self.path(&place.pack), place.offset, detail))
             }
         }
     }
+}
 
-    /// Names and lengths of the packs written to since the last call, for the catalog.
-    pub(crate) fn take_lengths(&mut self) -> Vec<(PackId, u64)> {
-        let open = self.open.as_ref().map(|open| (open.id, open.len));
-        self.sealed.drain(..).chain(open).collect()
+impl Groups {
+    /// Keeps an opened group for the next reader; a large chunk alone is not asked for again.
+    fn keep(&mut self, key: (PackId, u64), opened: &Arc<Opened>) {
+        if opened.chunks.len() < 2 {
+            return;
+        }
+        self.octets += opened.plain.len();
+        self.opened.insert(key, Arc::clone(opened));
+        self.order.push_back(key);
+        while self.octets > OPEN_GROUPS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            let gone = self.opened.remove(&oldest).map_or(0, |opened| opened.plain.len());
+            self.octets = self.octets.saturating_sub(gone);
+        }
     }
 }
 
-fn locked(file: &SharedFile) -> std::sync::MutexGuard<'_, Box<dyn DiskFile>> {
-    file.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write(open: &mut OpenPack, octets: &[u8]) -> StoreResult<()> {
-    let result = open.file.write_all(octets);
-    result.map_err(|e| DiskError::new("write", open.file.path(), e))?;
-    open.len += octets.len() as u64;
-    open.unsynced = true;
-    Ok(())
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Place {
     /// As the catalog holds it: nothing that the pack does not show in clear.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        [&self.pack[..], &self.offset.to_be_bytes(), &self.plain_len.to_be_bytes(), &self.sealed_len.to_be_bytes()]
-            .concat()
+        [&self.pack[..], &self.offset.to_be_bytes(), &self.index.to_be_bytes()].concat()
     }
 
     pub(crate) fn decode(octets: &[u8]) -> Option<Self> {
         let (pack, rest) = octets.split_first_chunk::<16>()?;
         let (offset, rest) = rest.split_first_chunk::<8>()?;
-        let (plain, rest) = rest.split_first_chunk::<4>()?;
-        let sealed = rest.try_into().ok()?;
-        Some(Self {
-            pack: *pack,
-            offset: u64::from_be_bytes(*offset),
-            plain_len: u32::from_be_bytes(*plain),
-            sealed_len: u32::from_be_bytes(sealed),
-        })
-    }
-
-    pub(crate) fn of(pack: &PackId, entry: &TableEntry) -> Self {
-        Self { pack: *pack, offset: entry.offset, plain_len: entry.plain_len, sealed_len: entry.sealed_len }
+        let index = u32::from_be_bytes(rest.try_into().ok()?);
+        Some(Self { pack: *pack, offset: u64::from_be_bytes(*offset), index })
     }
 }

@@ -8,10 +8,12 @@ use super::{
 };
 use data_encoding::HEXLOWER;
 use postkeep_shared::{
+    disk::Disk,
     mail::Digest,
     receipt::{Entry, NodeKey},
 };
 use serde_json::{Value, json};
+use std::path::Path;
 
 impl Store {
     /// Whether a report was committed before.
@@ -108,6 +110,14 @@ impl Store {
         Ok((report.collected_ms, envelope(&report, &self.filed(number)?)))
     }
 
+    /// Octets of the catalog's files: an index that can be made again, not counted in [`Self::stats`].
+    ///
+    /// # Errors
+    /// [`super::StoreError::Disk`].
+    pub fn catalog_bytes(&self) -> StoreResult<u64> {
+        tree_len(&*self.disk, &self.dir.join("catalog"))
+    }
+
     /// Numbers of the store.
     ///
     /// # Errors
@@ -130,7 +140,8 @@ impl Store {
         let pack_bytes: u64 = packs.iter().map(|pack| pack.len).sum();
         let record_bytes: u64 = self.records.list()?.iter().map(|(_, len)| len).sum();
         let totals = self.totals;
-        let bytes_stored = pack_bytes + record_bytes;
+        let file_bytes = self.disk.entry(&self.dir.join("store.toml"))?.len;
+        let bytes_stored = pack_bytes + record_bytes + file_bytes;
         let ratio = if totals.bytes_in == 0 { 0.0 } else { bytes_stored as f64 / totals.bytes_in as f64 };
         Ok(Stats {
             reports: totals.reports,
@@ -181,6 +192,17 @@ impl Store {
 fn share(octets: u64, part: u64, whole: u64) -> u64 {
     let share = (u128::from(octets) * u128::from(part)).checked_div(u128::from(whole)).unwrap_or_default();
     u64::try_from(share).unwrap_or(u64::MAX)
+}
+
+/// Octets of all files below a folder; 0 when it is not there.
+fn tree_len(disk: &dyn Disk, dir: &Path) -> StoreResult<u64> {
+    let entries = match disk.list(dir) {
+        Err(error) if error.is_missing() => return Ok(0),
+        other => other?,
+    };
+    let lens =
+        entries.iter().map(|entry| if entry.is_dir { tree_len(disk, &dir.join(&entry.name)) } else { Ok(entry.len) });
+    lens.sum()
 }
 
 fn collected(entry: CollectedEntry) -> Collected {

@@ -1,15 +1,14 @@
 //! Record files on disk: the log that says what the store holds.
 //!
-//! Records are appended in batches, one write and one sync each: the commit point. Each names the hash of the one
-//! before. A torn end stays where it is; the next file begins with the number and hash that follow the last whole
-//! record, which settles that nothing behind it was ever acknowledged.
+//! The records of a commit are appended together, with one write and one sync: the commit point. Each batch names the
+//! hash of the one before. A torn end stays where it is; the next file begins with the number and hash that follow the
+//! last whole batch, which settles that nothing behind it was ever acknowledged.
 
 use super::{
     StoreError, StoreResult,
     entry::Record,
     format::record::{
-        Content, FILE_HEADER, RECORD_HEADER, RecordError, RecordFileHeader, RecordHash, RecordHeader, VERSION,
-        VERSIONS, open_record, record_hash, seal_record,
+        Content, Form, FrameHeader, Opened, RecordError, RecordFileHeader, RecordHash, record_hash, seal_batch,
     },
     keyring::Keyring,
 };
@@ -18,13 +17,19 @@ use postkeep_shared::{
     disk::{Disk, DiskError, DiskFile},
 };
 use std::{
+    collections::VecDeque,
     io::Write as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// A new file is begun when one has this many octets.
 const FILE_FULL: u64 = 16 * 1024 * 1024;
+/// Octets that are searched for the next record at a time.
+const SEARCH: usize = 96 * 1024 * 1024;
+/// Batches that are kept opened, so that the records of a commit are not opened one by one; larger ones are not kept.
+const KEPT: usize = 4;
+const KEPT_OCTETS: usize = 4 * 1024 * 1024;
 
 /// Where the log stands behind a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,11 +44,20 @@ pub(crate) struct Head {
     pub(crate) end: u64,
 }
 
-/// Where a record lies.
+/// Where a record lies: the batch that holds it, by its header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RecordPlace {
     pub(crate) file: u64,
     pub(crate) offset: u64,
+}
+
+/// A record that [`Records::read_on`] hands on.
+pub(crate) struct Read {
+    pub(crate) record: Record,
+    pub(crate) number: u64,
+    pub(crate) place: RecordPlace,
+    /// Where the log stands behind it; `None` within a batch, where reading cannot begin again.
+    pub(crate) head: Option<Head>,
 }
 
 /// The record files of a store.
@@ -52,6 +66,14 @@ pub(crate) struct Records {
     disk: Arc<dyn Disk>,
     keys: Arc<Keyring>,
     open: Option<(u64, Box<dyn DiskFile>)>,
+    kept: Mutex<VecDeque<(RecordPlace, Arc<Opened>)>>,
+}
+
+/// A frame of a record file.
+struct Frame {
+    header: FrameHeader,
+    opened: Opened,
+    octets: Vec<u8>,
 }
 
 /// What reading the log on found.
@@ -71,7 +93,7 @@ pub(crate) struct LogEnd {
 
 impl Records {
     pub(crate) fn new(dir: &Path, disk: Arc<dyn Disk>, keys: Arc<Keyring>) -> Self {
-        Self { dir: dir.to_owned(), disk, keys, open: None }
+        Self { dir: dir.to_owned(), disk, keys, open: None, kept: Mutex::default() }
     }
 
     pub(crate) fn path(&self, file: u64) -> PathBuf {
@@ -90,13 +112,9 @@ impl Records {
         Ok(files)
     }
 
-    /// Reads every record behind `from` and hands it to `each` with its place and hash. Damage ends a file, not the
+    /// Reads every record behind `from` and hands it to `each`. Damage ends a file, not the
     /// reading: what stands behind it is still handed on.
-    pub(crate) fn read_on(
-        &self,
-        from: Head,
-        each: &mut dyn FnMut(Record, &Head, RecordPlace) -> StoreResult<()>,
-    ) -> StoreResult<LogEnd> {
+    pub(crate) fn read_on(&self, from: Head, each: &mut dyn FnMut(Read) -> StoreResult<()>) -> StoreResult<LogEnd> {
         let mut end = LogEnd { head: from, ..LogEnd::default() };
         let files = self.list()?;
         for (number, len) in files.into_iter().filter(|(number, _)| *number >= from.file.max(1)) {
@@ -110,55 +128,49 @@ impl Records {
         number: u64,
         len: u64,
         end: &mut LogEnd,
-        each: &mut dyn FnMut(Record, &Head, RecordPlace) -> StoreResult<()>,
+        each: &mut dyn FnMut(Read) -> StoreResult<()>,
     ) -> StoreResult<()> {
         let path = self.path(number);
         let file = self.disk.open(&path)?;
         file.drop_cache()?;
+        let head = read_head(&*file)?;
+        let header = RecordFileHeader::decode(&head, &self.keys);
         if number != end.head.file {
-            let mut head = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(FILE_HEADER)];
-            file.read_at(&mut head, 0)?;
-            if head.len() < FILE_HEADER || head.iter().all(|b| *b == 0) {
+            end.head.file = number;
+            if head.iter().all(|b| *b == 0) || header == Err(RecordError::Short) {
                 // Its first write was cut off; nothing was ever in it.
-                end.head.file = number;
                 end.head.end = len;
                 end.torn = Some((path, 0, RecordError::Short));
                 return Ok(());
             }
-            match RecordFileHeader::decode(&head, &self.keys.id) {
-                Ok(header) => self.enter(&path, &header, end),
-                Err(RecordError::Version(version)) => {
-                    end.damage.push((path.clone(), 0, RecordError::Version(version).to_string()));
-                    end.newer = Some((path, version));
-                    end.head.file = number;
-                    end.head.end = len;
-                    return Ok(());
+            match header {
+                Ok(header) => {
+                    self.enter(&path, &header, end);
+                    end.head.end = header.form.file_header_len() as u64;
                 }
-                Err(error) => end.damage.push((path.clone(), 0, error.to_string())),
+                Err(error) => {
+                    end.damage.push((path.clone(), 0, error.to_string()));
+                    if let RecordError::Version(version) = error {
+                        end.newer = Some((path, version));
+                        end.head.end = len;
+                        return Ok(());
+                    }
+                    // The shortest: what is not a record is passed over.
+                    end.head.end = Form::Alone(2).file_header_len() as u64;
+                }
             }
-            end.head.file = number;
-            end.head.end = FILE_HEADER as u64;
         }
-        let versions = self.versions(&*file)?;
+        let forms = header.map_or_else(|_| Form::all(&self.keys), |header| vec![header.form]);
         while end.head.end < len {
             let at = end.head.end;
-            match self.read_one(&*file, versions, at, len)? {
-                Ok((header, plain, octets)) => {
-                    self.check_chain(&path, at, &header, end);
-                    end.head.number = header.number;
-                    end.head.hash = record_hash(&octets);
-                    end.head.end = at + octets.len() as u64;
-                    match serde_json::from_slice(&plain) {
-                        Ok(record) => each(record, &end.head, RecordPlace { file: number, offset: at })?,
-                        Err(error) => {
-                            let detail = format!("record {} cannot be read: {error}", header.number);
-                            end.damage.push((path.clone(), at, detail));
-                        }
-                    }
-                }
-                Err(error) => match self.resync(&*file, versions, at + 1, len)? {
+            match self.read_one(&*file, &forms, at, len)? {
+                Ok(frame) => self.hand_on(number, &path, &frame, end, each)?,
+                Err(error) => match self.resync(&*file, &forms, at + 1, len)? {
                     Some(next) => {
-                        end.damage.push((path.clone(), at, error.to_string()));
+                        // Octets of a header that is damaged were told already.
+                        if forms.len() == 1 || next > Form::LONGEST as u64 {
+                            end.damage.push((path.clone(), at, error.to_string()));
+                        }
                         end.head.end = next;
                     }
                     None => {
@@ -167,6 +179,34 @@ impl Records {
                         return Ok(());
                     }
                 },
+            }
+        }
+        Ok(())
+    }
+
+    /// The records of a frame.
+    fn hand_on(
+        &self,
+        file: u64,
+        path: &Path,
+        frame: &Frame,
+        end: &mut LogEnd,
+        each: &mut dyn FnMut(Read) -> StoreResult<()>,
+    ) -> StoreResult<()> {
+        let (at, header) = (end.head.end, &frame.header);
+        self.check_chain(path, at, header, end);
+        end.head.number = header.first + u64::from(header.count) - 1;
+        end.head.hash = record_hash(&frame.octets);
+        end.head.end = at + frame.octets.len() as u64;
+        let place = RecordPlace { file, offset: at };
+        for (number, content) in (header.first..).zip(frame.opened.records()) {
+            let head = (number == end.head.number).then_some(end.head);
+            match serde_json::from_slice(content) {
+                Ok(record) => each(Read { record, number, place, head })?,
+                Err(error) => {
+                    let detail = format!("record {number} cannot be read: {error}");
+                    end.damage.push((path.to_owned(), at, detail));
+                }
             }
         }
         Ok(())
@@ -192,10 +232,10 @@ impl Records {
         }
     }
 
-    fn check_chain(&self, path: &Path, at: u64, header: &RecordHeader, end: &mut LogEnd) {
+    fn check_chain(&self, path: &Path, at: u64, header: &FrameHeader, end: &mut LogEnd) {
         let expected = end.head.number + 1;
-        if header.number != expected {
-            let detail = format!("record {} stands where record {expected} must be", header.number);
+        if header.first != expected {
+            let detail = format!("record {} stands where record {expected} must be", header.first);
             end.damage.push((path.to_owned(), at, detail));
         } else if header.prev != end.head.hash {
             let detail = format!("record {expected} does not follow the record before it");
@@ -203,54 +243,60 @@ impl Records {
         }
     }
 
-    /// The version that the records of a file are bound to; every one where its header cannot be read.
-    fn versions(&self, file: &dyn DiskFile) -> StoreResult<&'static [u16]> {
-        let mut head = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX).min(FILE_HEADER)];
-        file.read_at(&mut head, 0)?;
-        let header = RecordFileHeader::decode(&head, &self.keys.id);
-        let one = header.ok().and_then(|header| VERSIONS.iter().position(|version| *version == header.version));
-        Ok(one.and_then(|at| VERSIONS.get(at..=at)).unwrap_or(&VERSIONS))
+    /// The form that the records of a file are bound to; every one where its header cannot be read.
+    fn forms(&self, file: &dyn DiskFile) -> StoreResult<Vec<Form>> {
+        let header = RecordFileHeader::decode(&read_head(file)?, &self.keys);
+        Ok(header.map_or_else(|_| Form::all(&self.keys), |header| vec![header.form]))
     }
 
-    #[expect(clippy::type_complexity, reason = "a record, its content, its octets; or why there is none")]
     fn read_one(
         &self,
         file: &dyn DiskFile,
-        versions: &[u16],
+        forms: &[Form],
         at: u64,
         len: u64,
-    ) -> StoreResult<Result<(RecordHeader, Vec<u8>, Vec<u8>), RecordError>> {
+    ) -> StoreResult<Result<Frame, RecordError>> {
+        let mut result = Err(RecordError::Header("record"));
+        for form in forms {
+            let found = self.read_as(file, *form, at, len)?;
+            // What comes closest says most: a record that does not open, not another kind of header.
+            if !matches!((&result, &found), (Err(RecordError::Sealed), Err(RecordError::Header(_)))) {
+                result = found;
+            }
+            if result.is_ok() {
+                break;
+            }
+        }
+        Ok(result)
+    }
+
+    fn read_as(&self, file: &dyn DiskFile, form: Form, at: u64, len: u64) -> StoreResult<Result<Frame, RecordError>> {
         let room = usize::try_from(len.saturating_sub(at)).unwrap_or(usize::MAX);
-        let mut octets = vec![0; room.min(RECORD_HEADER)];
+        let head_len = form.frame_len();
+        let mut octets = vec![0; room.min(head_len)];
         file.read_at(&mut octets, at)?;
-        let header = match RecordHeader::decode(&octets) {
+        let header = match form.frame(&octets) {
             Ok(header) => header,
             Err(error) => return Ok(Err(error)),
         };
-        let whole = RECORD_HEADER + header.sealed_len as usize;
+        let whole = head_len + header.sealed_len as usize;
         if whole > room {
             return Ok(Err(RecordError::Short));
         }
         octets.resize(whole, 0);
-        file.read_at(octets.get_mut(RECORD_HEADER..).unwrap_or_default(), at + RECORD_HEADER as u64)?;
-        let sealed = octets.get(RECORD_HEADER..).unwrap_or_default();
-        let mut opened = Err(RecordError::Sealed);
-        for version in versions {
-            opened = open_record(&self.keys, *version, &header, sealed);
-            if opened.is_ok() {
-                break;
-            }
-        }
-        Ok(opened.map(|plain| (header, plain, octets)))
+        file.read_at(octets.get_mut(head_len..).unwrap_or_default(), at + head_len as u64)?;
+        let opened = form.open(&self.keys, &header, octets.get(head_len..).unwrap_or_default());
+        Ok(opened.map(|opened| Frame { header, opened, octets }))
     }
 
     /// The next place at which a record stands that opens.
-    fn resync(&self, file: &dyn DiskFile, versions: &[u16], from: u64, len: u64) -> StoreResult<Option<u64>> {
-        let mut rest = vec![0; usize::try_from(len.saturating_sub(from)).unwrap_or(0).min(96 * 1024 * 1024)];
+    fn resync(&self, file: &dyn DiskFile, forms: &[Form], from: u64, len: u64) -> StoreResult<Option<u64>> {
+        let mut rest = vec![0; usize::try_from(len.saturating_sub(from)).unwrap_or(0).min(SEARCH)];
         file.read_at(&mut rest, from)?;
-        for place in memchr::memmem::find_iter(&rest, b"PKRC") {
+        // What all magics begin with.
+        for place in memchr::memmem::find_iter(&rest, b"PKR") {
             let at = from + place as u64;
-            if self.read_one(file, versions, at, len)?.is_ok() {
+            if self.read_one(file, forms, at, len)?.is_ok() {
                 return Ok(Some(at));
             }
         }
@@ -259,15 +305,37 @@ impl Records {
 
     /// One record at a known place.
     pub(crate) fn read(&self, place: RecordPlace, number: u64) -> StoreResult<Record> {
+        let opened = self.batch(place)?;
+        let damaged = |detail: String| StoreError::damaged(&self.path(place.file), place.offset, detail);
+        let content = opened.record(number);
+        let content =
+            content.ok_or_else(|| damaged("another record stands here; run `store rebuild-catalog`".to_owned()))?;
+        serde_json::from_slice(content).map_err(|error| damaged(format!("record {number} cannot be read: {error}")))
+    }
+
+    fn batch(&self, place: RecordPlace) -> StoreResult<Arc<Opened>> {
+        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, opened)) = kept().iter().find(|(at, _)| *at == place) {
+            return Ok(Arc::clone(opened));
+        }
         let path = self.path(place.file);
         let file = self.disk.open(&path)?;
-        let damaged = |detail: String| StoreError::damaged(&path, place.offset, detail);
-        let found = self.read_one(&*file, self.versions(&*file)?, place.offset, file.len()?)?;
-        let (header, plain, _) = found.map_err(|error| damaged(error.to_string()))?;
-        if header.number != number {
-            return Err(damaged("another record stands here; run `store rebuild-catalog`".to_owned()));
+        let found = self.read_one(&*file, &self.forms(&*file)?, place.offset, file.len()?)?;
+        let frame = found.map_err(|error| StoreError::damaged(&path, place.offset, error.to_string()))?;
+        let opened = Arc::new(frame.opened);
+        if opened.octets() <= KEPT_OCTETS {
+            let mut kept = kept();
+            kept.push_back((place, Arc::clone(&opened)));
+            if kept.len() > KEPT {
+                kept.pop_front();
+            }
         }
-        serde_json::from_slice(&plain).map_err(|error| damaged(format!("record {number} cannot be read: {error}")))
+        Ok(opened)
+    }
+
+    /// Lets go of what was opened before: what is read next comes from the files.
+    pub(crate) fn fresh(&self) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Begins a new file behind `head`; used when the last one is full or torn.
@@ -275,18 +343,18 @@ impl Records {
         self.open = None;
         let number = head.file + 1;
         let path = self.path(number);
-        let header =
-            RecordFileHeader { version: VERSION, store: self.keys.id, first: head.number + 1, prev: head.hash };
+        let form = Form::Batches(self.keys.current());
+        let header = RecordFileHeader { form, store: self.keys.id, first: head.number + 1, prev: head.hash };
         let mut file = self.disk.create(&path)?;
         file.write_all(&header.encode()).map_err(|e| DiskError::new("write", &path, e))?;
         file.sync()?;
         self.disk.open_dir(&self.dir)?.sync()?;
         self.open = Some((number, file));
-        Ok(Head { file: number, end: FILE_HEADER as u64, ..*head })
+        Ok(Head { file: number, end: form.file_header_len() as u64, ..*head })
     }
 
     /// The open file behind `head`; a new one where there is none, where it is full, or where it is of an earlier
-    /// version.
+    /// version or key epoch.
     fn last(&mut self, head: &Head) -> StoreResult<(Head, u64, Box<dyn DiskFile>)> {
         let open = match self.open.take() {
             Some((number, file)) if number == head.file => Some(file),
@@ -301,7 +369,7 @@ impl Records {
             if file.len()? != head.end {
                 return Err(StoreError::damaged(file.path(), head.end, "another process wrote to this file"));
             }
-            if head.end < FILE_FULL && *self.versions(&*file)? == [VERSION] {
+            if head.end < FILE_FULL && self.forms(&*file)? == [Form::Batches(self.keys.current())] {
                 return Ok((*head, head.file, file));
             }
         }
@@ -315,10 +383,14 @@ impl Records {
     pub(crate) fn append(&mut self, head: &Head, records: &[Content]) -> StoreResult<(Head, Vec<RecordPlace>)> {
         let (mut head, number, mut file) = self.last(head)?;
         let (mut octets, mut places) = (Vec::new(), Vec::new());
-        for content in records {
-            let sealed = seal_record(&self.keys, VERSION, head.number + 1, head.hash, content, random());
-            places.push(RecordPlace { file: number, offset: head.end });
-            head.number += 1;
+        let mut rest = records;
+        while !rest.is_empty() {
+            let (batch, after) = rest.split_at(Content::batch_len(rest));
+            rest = after;
+            let sealed = seal_batch(&self.keys, self.keys.current(), head.number + 1, head.hash, batch, random());
+            let sealed = sealed.map_err(|error| StoreError::Failed(error.to_string()))?;
+            places.extend(batch.iter().map(|_| RecordPlace { file: number, offset: head.end }));
+            head.number += batch.len() as u64;
             head.hash = record_hash(&sealed);
             head.end += sealed.len() as u64;
             octets.extend_from_slice(&sealed);
@@ -335,6 +407,12 @@ impl Records {
         self.open = Some((number, file));
         Ok((head, places))
     }
+}
+
+fn read_head(file: &dyn DiskFile) -> StoreResult<Vec<u8>> {
+    let mut head = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX).min(Form::LONGEST)];
+    file.read_at(&mut head, 0)?;
+    Ok(head)
 }
 
 impl Head {

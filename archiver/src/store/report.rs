@@ -68,8 +68,6 @@ pub struct Pending {
     pub instances: u64,
     /// Octets of the report.
     pub bytes_in: u64,
-    /// Octets it added to packs.
-    pub bytes_stored: u64,
 }
 
 /// Proof that a report is on stable storage and was read back from it whole. Only [`super::Store::commit`] and
@@ -131,8 +129,18 @@ pub struct Commit {
     /// Reports (by uidl) that are recorded but could not be read back: no receipt, they must stay at their source.
     /// Adding them again stores fresh copies of the chunks concerned.
     pub failures: Vec<(String, super::StoreError)>,
-    /// Octets the commit took in the records; those in packs are counted per report ([`Pending::bytes_stored`]).
+    /// Octets that packs grew by.
+    pub pack_bytes: u64,
+    /// Octets that records grew by.
     pub record_bytes: u64,
+}
+
+impl Commit {
+    /// Octets that the store grew by, its catalog not counted.
+    #[must_use]
+    pub fn bytes_stored(&self) -> u64 {
+        self.pack_bytes + self.record_bytes
+    }
 }
 
 /// A report that was collected and committed.

@@ -1,20 +1,24 @@
 //! Reading a whole pack: by its table when it is sealed, else frame by frame; behind damage it goes on at the next
-//! frame that can be recognised, so that one bad octet costs one chunk.
+//! frame that can be recognised, so that one bad octet costs one frame.
 
 use super::{
     format::pack::{
-        FRAME_HEADER, FrameHeader, FrameKind, PACK_FOOTER, PACK_HEADER, PackError, PackId, TableEntry, check_header,
-        decode_footer, decode_table, open_frame,
+        ChunkAt, FRAME_MAGIC, Form, FrameHeader, FrameKind, Opened, PACK_FOOTER, PackError, PackId, decode_footer,
     },
     keyring::Keyring,
 };
 use postkeep_shared::disk::{DiskFile, DiskResult};
 
+/// Octets that are searched for the next frame at a time.
+const SEARCH: usize = 64 * 1024 * 1024;
+
 /// What a pack holds.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
     /// Its chunks.
-    pub(crate) entries: Vec<TableEntry>,
+    pub(crate) entries: Vec<ChunkAt>,
+    /// How it is written; `None` when nothing in it can be read.
+    pub(crate) form: Option<Form>,
     /// Whether it ends with a table.
     pub(crate) sealed: bool,
     /// Damage: place and reason.
@@ -28,6 +32,14 @@ impl Scan {
     pub(crate) fn whole(&self) -> bool {
         self.torn.is_none() && self.damage.is_empty()
     }
+
+    /// The version of a pack that a newer release wrote.
+    pub(crate) fn newer(&self) -> Option<u16> {
+        self.damage.iter().find_map(|(_, error)| match error {
+            PackError::Version(version) if self.form.is_none() => Some(*version),
+            _ => None,
+        })
+    }
 }
 
 /// Reads the frames of a pack. `deep` opens every frame; without it a sealed pack's table is believed (it is
@@ -35,125 +47,166 @@ impl Scan {
 pub(crate) fn scan_pack(keys: &Keyring, file: &dyn DiskFile, pack: &PackId, deep: bool) -> DiskResult<Scan> {
     let len = file.len()?;
     let mut scan = Scan::default();
-    let mut head = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(PACK_HEADER)];
-    file.read_at(&mut head, 0)?;
-    if head.len() < PACK_HEADER || head.iter().all(|b| *b == 0) {
+    let head = read_head(file)?;
+    let forms = match Form::of(&head, keys, pack) {
         // The first write of a pack that a crash cut off: nothing was ever in it.
-        scan.torn = Some(0);
-        return Ok(scan);
+        Err(PackError::Short) => {
+            scan.torn = Some(0);
+            return Ok(scan);
+        }
+        Err(_) if head.iter().all(|b| *b == 0) => {
+            scan.torn = Some(0);
+            return Ok(scan);
+        }
+        Ok(form) => vec![form],
+        Err(error) => {
+            scan.damage.push((0, error));
+            Form::all(keys)
+        }
+    };
+    let reading = |form: Form| Reading { keys, file, pack, form, len };
+    let known = forms.len() == 1;
+    for reading in forms.into_iter().map(reading) {
+        if known || reading.next_frame(0)?.is_some() {
+            reading.scan(deep, &mut scan)?;
+            break;
+        }
     }
-    if let Err(error) = check_header(&head, &keys.id, pack) {
-        scan.damage.push((0, error));
-    }
-    let table = read_table(keys, file, pack, len)?;
-    if let (Some((entries, _)), false) = (&table, deep) {
-        scan.entries.clone_from(entries);
-        scan.sealed = true;
-        return Ok(scan);
-    }
-    walk(keys, file, pack, len, &mut scan)?;
-    scan.sealed = table.is_some();
     Ok(scan)
 }
 
-/// The table of a sealed pack and where it stands.
-fn read_table(
-    keys: &Keyring,
-    file: &dyn DiskFile,
-    pack: &PackId,
-    len: u64,
-) -> DiskResult<Option<(Vec<TableEntry>, u64)>> {
-    let Some(at) = len.checked_sub(PACK_FOOTER as u64).filter(|at| *at >= PACK_HEADER as u64) else { return Ok(None) };
-    let mut footer = [0; PACK_FOOTER];
-    file.read_at(&mut footer, at)?;
-    let Some(table) = decode_footer(&footer).filter(|table| *table < at) else { return Ok(None) };
-    let Ok((header, sealed)) = read_frame(file, table, at)? else { return Ok(None) };
-    if header.kind != FrameKind::Table || table + FRAME_HEADER as u64 + sealed.len() as u64 != at {
-        return Ok(None);
-    }
-    let plain = open_frame(keys, pack, table, &header, &sealed).ok();
-    Ok(plain.and_then(|plain| decode_table(&plain)).map(|entries| (entries, table)))
+/// The first octets of a pack, enough for any header.
+pub(crate) fn read_head(file: &dyn DiskFile) -> DiskResult<Vec<u8>> {
+    let mut head = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX).min(Form::LONGEST)];
+    file.read_at(&mut head, 0)?;
+    Ok(head)
 }
 
-type Frame = (FrameHeader, Vec<u8>);
-
-/// The frame at `at`, if it is whole before `end`.
-fn read_frame(file: &dyn DiskFile, at: u64, end: u64) -> DiskResult<Result<Frame, PackError>> {
-    let room = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);
-    let mut head = vec![0; room.min(FRAME_HEADER)];
-    file.read_at(&mut head, at)?;
-    let header = match FrameHeader::decode(&head) {
-        Ok(header) => header,
-        Err(error) => return Ok(Err(error)),
-    };
-    let sealed_len = header.sealed_len as usize;
-    if sealed_len > room.saturating_sub(FRAME_HEADER) {
-        return Ok(Err(PackError::Short));
-    }
-    let mut sealed = vec![0; sealed_len];
-    file.read_at(&mut sealed, at + FRAME_HEADER as u64)?;
-    Ok(Ok((header, sealed)))
+/// A pack that is being read.
+pub(crate) struct Reading<'a> {
+    pub(crate) keys: &'a Keyring,
+    pub(crate) file: &'a dyn DiskFile,
+    pub(crate) pack: &'a PackId,
+    pub(crate) form: Form,
+    pub(crate) len: u64,
 }
 
-fn walk(keys: &Keyring, file: &dyn DiskFile, pack: &PackId, len: u64, scan: &mut Scan) -> DiskResult<()> {
-    let mut at = PACK_HEADER as u64;
-    while at < len {
-        let found = match read_frame(file, at, len)? {
-            Ok((header, sealed)) => {
-                let next = at + FRAME_HEADER as u64 + sealed.len() as u64;
-                open_frame(keys, pack, at, &header, &sealed).map(|plain| (header, plain, next))
-            }
-            Err(error) => Err(error),
-        };
-        let error = match found {
-            Ok((header, plain, next)) if header.kind == FrameKind::Table => {
-                return end_of_sealed(file, at, next, len, &plain, scan);
-            }
-            Ok((header, _, next)) => {
-                let FrameHeader { plain_len, sealed_len, id, .. } = header;
-                scan.entries.push(TableEntry { offset: at, plain_len, sealed_len, id });
-                at = next;
-                continue;
-            }
-            Err(error) => error,
-        };
-        let next = resync(keys, file, pack, at + 1, len)?;
-        match (next, error) {
-            (None, PackError::Short | PackError::Zeros) => scan.torn = Some(at),
-            (_, error) => scan.damage.push((at, error)),
+impl Reading<'_> {
+    fn scan(&self, deep: bool, scan: &mut Scan) -> DiskResult<()> {
+        scan.form = Some(self.form);
+        let table = self.table()?;
+        scan.sealed = table.is_some();
+        match table {
+            Some(entries) if !deep => scan.entries = entries,
+            _ => self.walk(scan)?,
         }
-        at = next.unwrap_or(len);
+        Ok(())
     }
-    Ok(())
-}
 
-fn end_of_sealed(file: &dyn DiskFile, table: u64, end: u64, len: u64, plain: &[u8], scan: &mut Scan) -> DiskResult<()> {
-    let mut footer = vec![0; usize::try_from(len - end).unwrap_or(usize::MAX).min(PACK_FOOTER + 1)];
-    file.read_at(&mut footer, end)?;
-    if footer.len() < PACK_FOOTER {
-        // Cut off while it was sealed: every chunk before is whole, and the table is only repeated knowledge.
-        scan.torn = Some(end);
-    } else if footer.len() > PACK_FOOTER || decode_footer(&footer) != Some(table) {
-        scan.damage.push((end, PackError::Header("pack footer")));
+    /// The table of a sealed pack.
+    fn table(&self) -> DiskResult<Option<Vec<ChunkAt>>> {
+        let least = self.form.header_len() as u64;
+        let Some(at) = self.len.checked_sub(PACK_FOOTER as u64).filter(|at| *at >= least) else { return Ok(None) };
+        let mut footer = [0; PACK_FOOTER];
+        self.file.read_at(&mut footer, at)?;
+        let Some(table) = decode_footer(&footer).filter(|table| *table < at) else { return Ok(None) };
+        let Ok((header, opened)) = self.frame(table, at)? else { return Ok(None) };
+        let ends = table + self.frame_octets(&header) == at;
+        Ok(if ends && header.kind == FrameKind::Table { self.form.table(&opened.plain) } else { None })
     }
-    let found = decode_table(plain).is_some_and(|entries| entries == scan.entries);
-    if !found && scan.damage.is_empty() {
-        scan.damage.push((table, PackError::Content));
-    }
-    Ok(())
-}
 
-/// The next place from `from` on at which a frame stands that opens.
-fn resync(keys: &Keyring, file: &dyn DiskFile, pack: &PackId, from: u64, len: u64) -> DiskResult<Option<u64>> {
-    let mut rest = vec![0; usize::try_from(len.saturating_sub(from)).unwrap_or(0).min(64 * 1024 * 1024)];
-    file.read_at(&mut rest, from)?;
-    for place in memchr::memmem::find_iter(&rest, b"PKFR") {
-        let at = from + place as u64;
-        if let Ok((header, sealed)) = read_frame(file, at, len)?
-            && open_frame(keys, pack, at, &header, &sealed).is_ok()
-        {
-            return Ok(Some(at));
+    fn frame_octets(&self, header: &FrameHeader) -> u64 {
+        self.form.frame_len() as u64 + u64::from(header.sealed_len)
+    }
+
+    /// The frame at `at`, opened, if it is whole before `end`.
+    pub(crate) fn frame(&self, at: u64, end: u64) -> DiskResult<Result<(FrameHeader, Opened), PackError>> {
+        let room = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);
+        let head_len = self.form.frame_len();
+        let mut head = vec![0; room.min(head_len)];
+        self.file.read_at(&mut head, at)?;
+        let header = match self.form.frame(&head) {
+            Ok(header) => header,
+            Err(error) => return Ok(Err(error)),
+        };
+        let sealed_len = header.sealed_len as usize;
+        if sealed_len > room.saturating_sub(head_len) {
+            return Ok(Err(PackError::Short));
+        }
+        let mut sealed = vec![0; sealed_len];
+        self.file.read_at(&mut sealed, at + head_len as u64)?;
+        let opened = self.form.open(self.keys, self.pack, at, &header, &sealed);
+        Ok(opened.map(|opened| (header, opened)))
+    }
+
+    fn walk(&self, scan: &mut Scan) -> DiskResult<()> {
+        let mut at = self.form.header_len() as u64;
+        while at < self.len {
+            let error = match self.frame(at, self.len)? {
+                Ok((header, opened)) if header.kind == FrameKind::Table => {
+                    return self.end(at, at + self.frame_octets(&header), &opened.plain, scan);
+                }
+                Ok((header, opened)) => {
+                    self.list(at, &header, &opened, scan);
+                    at += self.frame_octets(&header);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let next = self.next_frame(at + 1)?;
+            match (next, error) {
+                (None, PackError::Short | PackError::Zeros) => scan.torn = Some(at),
+                (_, error) => scan.damage.push((at, error)),
+            }
+            at = next.unwrap_or(self.len);
+        }
+        Ok(())
+    }
+
+    fn list(&self, offset: u64, header: &FrameHeader, opened: &Opened, scan: &mut Scan) {
+        for (index, range) in (0..).zip(&opened.chunks) {
+            let chunk = opened.plain.get(range.clone()).unwrap_or_default();
+            let id = header.id.unwrap_or_else(|| self.keys.chunk_id(chunk));
+            let len = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+            scan.entries.push(ChunkAt { id, offset, index, len });
         }
     }
-    Ok(None)
+
+    /// The end of a sealed pack, from its table on.
+    fn end(&self, table: u64, end: u64, plain: &[u8], scan: &mut Scan) -> DiskResult<()> {
+        let mut footer = vec![0; usize::try_from(self.len - end).unwrap_or(usize::MAX).min(PACK_FOOTER + 1)];
+        self.file.read_at(&mut footer, end)?;
+        if footer.len() < PACK_FOOTER {
+            // Cut off while it was sealed: every chunk before is whole, and the table is only repeated knowledge.
+            scan.torn = Some(end);
+        } else if footer.len() > PACK_FOOTER || decode_footer(&footer) != Some(table) {
+            scan.damage.push((end, PackError::Header("pack footer")));
+        }
+        let found = self.form.table(plain).is_some_and(|entries| entries == scan.entries);
+        if !found && scan.damage.is_empty() {
+            scan.damage.push((table, PackError::Content));
+        }
+        Ok(())
+    }
+
+    /// The next place from `from` on at which a frame stands that opens.
+    fn next_frame(&self, from: u64) -> DiskResult<Option<u64>> {
+        let mut start = from;
+        while start < self.len {
+            let mut part = vec![0; usize::try_from(self.len - start).unwrap_or(usize::MAX).min(SEARCH)];
+            self.file.read_at(&mut part, start)?;
+            for place in memchr::memmem::find_iter(&part, FRAME_MAGIC) {
+                let at = start + place as u64;
+                if self.frame(at, self.len)?.is_ok() {
+                    return Ok(Some(at));
+                }
+            }
+            if part.len() < SEARCH {
+                break;
+            }
+            // A name that the end of this part cuts is found by the next.
+            start += (SEARCH - FRAME_MAGIC.len()) as u64;
+        }
+        Ok(None)
+    }
 }

@@ -156,7 +156,7 @@ impl StoreFile {
         // The version first: a newer file says what this release does not know.
         let Versioned { version } = toml::from_str(text).map_err(|_| damaged())?;
         if !(1..=VERSION).contains(&version) {
-            return Err(StoreError::Version { path, version });
+            return Err(StoreError::Version { path, version, newest: VERSION });
         }
         toml::from_str(text).map_err(|_| damaged())
     }

@@ -8,7 +8,7 @@ use super::{
     index::{Gone, MessageEntry, is_stored, report_key, source_key},
     packs::PackFile,
     recipe::Recipe,
-    records::{Head, LogEnd},
+    records::{Head, LogEnd, Read},
     store_file::StoreFile,
 };
 use data_encoding::HEXLOWER;
@@ -138,10 +138,10 @@ impl Store {
         self.verify_store_file(&mut found)?;
         self.verify_packs(full, &mut found, &mut steps)?;
         self.packs.fresh();
-        let end = self.records.read_on(Head::default(), &mut |record, head, _| {
+        let end = self.records.read_on(Head::default(), &mut |Read { record, number, .. }| {
             found.records += 1;
             steps.step();
-            self.verify_record(head.number, &record, full, &mut found)
+            self.verify_record(number, &record, full, &mut found)
         });
         let sampled = if full { Ok(()) } else { self.verify_sample(depth, &mut found) };
         self.packs.cached();

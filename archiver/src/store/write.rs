@@ -28,8 +28,6 @@ pub(super) struct Writer<'a, 'b> {
     pub(super) packs: &'a mut Packs,
     /// Something could not be read back before: nothing that is stored is believed without reading it.
     pub(super) heal: bool,
-    /// Octets added to packs.
-    pub(super) stored: u64,
     /// A message has more parts or levels than are taken apart.
     pub(super) limited: bool,
 }
@@ -138,14 +136,15 @@ impl Writer<'_, '_> {
         let id = self.view.keys.chunk_id(plain);
         let len = u32::try_from(plain.len()).unwrap_or(u32::MAX);
         if !self.known(&id)? {
-            let place = self.packs.append(id, plain)?;
-            self.stored += u64::from(place.sealed_len) + super::format::pack::FRAME_HEADER as u64;
-            self.view.put_clear(Space::Chunks, &[&id], place.encode());
+            self.packs.append(id, plain)?;
         }
         Ok(ChunkRef(Hex(id), len))
     }
 
     pub(super) fn known(&self, id: &[u8; 32]) -> StoreResult<bool> {
+        if self.packs.is_pending(id) {
+            return Ok(true);
+        }
         let place = self.view.get_clear(Space::Chunks, &[id])?;
         let Some(place) = place.and_then(|octets| Place::decode(&octets)) else { return Ok(false) };
         Ok(!self.heal || self.packs.read(id, &place).is_ok())

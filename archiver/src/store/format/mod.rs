@@ -1,7 +1,13 @@
 //! The octets of packs and records: pure codecs, no path and no file.
 
+pub mod group;
 pub mod pack;
 pub mod record;
+
+use zstd::zstd_safe::CompressionLevel;
+
+/// The level that everything is compressed with, text in groups excepted.
+pub(crate) const USUAL: CompressionLevel = 3;
 
 /// Takes fixed-size fields off the front of octets.
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
@@ -13,6 +19,10 @@ impl Fields<'_> {
         Some(*head)
     }
 
+    pub(super) fn u16(&mut self) -> Option<u16> {
+        self.take().map(u16::from_be_bytes)
+    }
+
     pub(super) fn u32(&mut self) -> Option<u32> {
         self.take().map(u32::from_be_bytes)
     }
@@ -22,9 +32,9 @@ impl Fields<'_> {
     }
 }
 
-/// Compresses with zstd level 3; `None` when that does not make it smaller.
-pub(super) fn compress(plain: &[u8]) -> Option<Vec<u8>> {
-    zstd::bulk::compress(plain, 3).ok().filter(|small| small.len() < plain.len())
+/// Compresses with zstd; `None` when that does not make it smaller.
+pub(super) fn compress(plain: &[u8], level: CompressionLevel) -> Option<Vec<u8>> {
+    zstd::bulk::compress(plain, level).ok().filter(|small| small.len() < plain.len())
 }
 
 /// Undoes [`compress`]; `len` is the authenticated length, nothing beyond it is ever made.

@@ -1,55 +1,71 @@
-//! Records: a file header, then record frames that name the one before (`docs/formats/record.md`).
+//! Records: a file header, then frames that name the one before (`docs/formats/record.md`).
 //!
-//! Each record is bound by its associated data to its store, number and predecessor. A torn end of a file is
-//! recognised, never guessed at; the next file of the chain says where it goes on. Files of version 1 hold reports and
-//! ledger entries, those of version 2 also what was filed later; both are read, the latter is written.
+//! Files of version 3 hold batches, each with the records of a commit sealed together; in those of versions 1 and 2 every
+//! record stands alone. All are read, the last is written. Each frame is bound by its associated data to its store, the
+//! number of its first record and its predecessor. A torn end of a file is recognised, never guessed at; the next file
+//! of the chain says where it goes on.
 
-use super::{Fields, compress, decompress};
+use super::{Fields, USUAL, compress, decompress};
 use crate::store::keyring::{Keyring, NONCE, TAG};
 
-/// Octets of the header of a record file.
-pub const FILE_HEADER: usize = 64;
-/// Octets of the header of a record.
-pub const RECORD_HEADER: usize = 80;
 /// No record is larger than this before sealing (64 MiB).
 pub const MAX_RECORD: usize = 64 * 1024 * 1024;
+/// A batch takes no further record when it would have more octets than this: one record is read by opening its batch.
+pub const BATCH_FULL: usize = 1024 * 1024;
+/// Nor when it has so many.
+pub const BATCH_RECORDS: usize = 4096;
 
 const FILE_MAGIC: &[u8; 6] = b"PKRECS";
-/// The version that is written.
-pub const VERSION: u16 = 2;
-/// Every version that is read.
-pub const VERSIONS: [u16; 2] = [2, 1];
-const RECORD_MAGIC: &[u8; 4] = b"PKRC";
-const BOUND: usize = RECORD_HEADER - NONCE;
+const ALONE_MAGIC: &[u8; 4] = b"PKRC";
+const BATCH_MAGIC: &[u8; 4] = b"PKRB";
+const FIRST_FILE_HEADER: usize = 64;
+const FILE_HEADER: usize = 68;
+const ALONE_HEADER: usize = 80;
+const BATCH_HEADER: usize = 84;
+/// Level of batches: their JSON repeats itself, and there is little of it.
+const BATCH_LEVEL: i32 = 6;
+/// Waiting records beyond this are held compressed.
+const LARGE: usize = 64 * 1024;
 
-/// BLAKE3 of a record's octets, header and sealed content: what the next record names.
+/// BLAKE3 of a frame's octets, header and sealed content: what the next one names.
 pub type RecordHash = [u8; 32];
+
+/// How a record file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Versions 1 and 2: each record alone, keys of epoch 0. Version 1 knows no `filing`.
+    Alone(u16),
+    /// Version 3: records in batches, keys of this epoch.
+    Batches(u32),
+}
 
 /// The header of a record file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordFileHeader {
-    /// The file's version, one of [`VERSIONS`].
-    pub version: u16,
+    /// How the file is written.
+    pub form: Form,
     /// The store.
     pub store: [u8; 16],
     /// Number of the first record in the file.
     pub first: u64,
-    /// Hash of the record before that, zeros when there is none.
+    /// Hash of the frame before that, zeros when there is none.
     pub prev: RecordHash,
 }
 
-/// The header of a record.
+/// The header of a record that stands alone, or of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RecordHeader {
+pub struct FrameHeader {
     /// Whether zstd was used inside.
     pub compressed: bool,
-    /// Number of the record, from 1, without gaps.
-    pub number: u64,
+    /// Number of the first record, from 1, without gaps.
+    pub first: u64,
+    /// How many records; 1 where it stands alone.
+    pub count: u32,
     /// Octets of the content.
     pub plain_len: u32,
     /// Octets that follow the header, the tag included.
     pub sealed_len: u32,
-    /// Hash of the record before, zeros for the first.
+    /// Hash of the frame before, zeros for the first.
     pub prev: RecordHash,
     /// Nonce of the sealing.
     pub nonce: [u8; NONCE],
@@ -69,8 +85,13 @@ pub enum RecordError {
     #[error("no valid {0} here")]
     Header(&'static str),
     /// Written by a newer release.
-    #[error("the record file has version {0}, this program reads versions 1 and 2; use a newer release")]
+    #[error("the record file has version {0}, this program reads versions 1 to 3; use a newer release")]
     Version(u16),
+    /// Sealed with keys that are not here.
+    #[error(
+        "the record file is sealed with the keys of epoch {0}, which store.toml does not hold; restore store.toml from a backup"
+    )]
+    Epoch(u32),
     /// Header of another store.
     #[error("the record file belongs to another store")]
     Foreign,
@@ -82,117 +103,235 @@ pub enum RecordError {
     Content,
 }
 
-impl RecordFileHeader {
-    /// The octets of the header.
+impl Form {
+    /// Octets of the longest file header.
+    pub const LONGEST: usize = FILE_HEADER;
+
+    /// Every form that a file may have whose header cannot be read.
     #[must_use]
-    pub fn encode(&self) -> [u8; FILE_HEADER] {
-        let mut out = [0; FILE_HEADER];
-        let octets = FILE_MAGIC
-            .iter()
-            .copied()
-            .chain(self.version.to_be_bytes())
-            .chain(self.store)
-            .chain(self.first.to_be_bytes())
-            .chain(self.prev);
-        for (to, from) in out.iter_mut().zip(octets) {
-            *to = from;
-        }
-        out
+    pub fn all(keys: &Keyring) -> Vec<Self> {
+        let batches = (0..=keys.current()).rev().map(Self::Batches);
+        batches.chain([Self::Alone(2), Self::Alone(1)]).collect()
     }
 
-    /// Reads the header of a record file of `store`.
-    ///
-    /// # Errors
-    /// [`RecordError`].
-    pub fn decode(octets: &[u8], store: &[u8; 16]) -> Result<Self, RecordError> {
-        let octets = octets.get(..FILE_HEADER).ok_or(RecordError::Short)?;
-        let bad = RecordError::Header("record file header");
-        let mut fields = Fields(octets);
-        if fields.take().as_ref() != Some(FILE_MAGIC) {
-            return Err(bad);
-        }
-        let version = u16::from_be_bytes(fields.take().ok_or(bad)?);
-        if !VERSIONS.contains(&version) {
-            return Err(RecordError::Version(version));
-        }
-        let (of, first) = (fields.take().ok_or(bad)?, fields.u64().ok_or(bad)?);
-        let header = Self { version, store: of, first, prev: fields.take().ok_or(bad)? };
-        if header.store != *store {
-            return Err(RecordError::Foreign);
-        }
-        Ok(header)
-    }
-}
-
-impl RecordHeader {
-    /// The octets of the header.
+    /// The version that the header says.
     #[must_use]
-    pub fn encode(&self) -> [u8; RECORD_HEADER] {
-        let mut out = [0; RECORD_HEADER];
-        let octets = RECORD_MAGIC
-            .iter()
-            .copied()
-            .chain([0, u8::from(self.compressed), 0, 0])
-            .chain(self.number.to_be_bytes())
-            .chain(self.plain_len.to_be_bytes())
-            .chain(self.sealed_len.to_be_bytes())
-            .chain(self.prev)
-            .chain(self.nonce);
-        for (to, from) in out.iter_mut().zip(octets) {
-            *to = from;
+    pub fn version(self) -> u16 {
+        match self {
+            Self::Alone(version) => version,
+            Self::Batches(_) => 3,
         }
-        out
     }
 
-    /// Reads the header at the start of `octets`. Nothing in it is authenticated before [`open_record`].
+    /// The number of the key epoch.
+    #[must_use]
+    pub fn epoch(self) -> u32 {
+        match self {
+            Self::Alone(_) => 0,
+            Self::Batches(epoch) => epoch,
+        }
+    }
+
+    /// Octets of the header of a file.
+    #[must_use]
+    pub fn file_header_len(self) -> usize {
+        match self {
+            Self::Alone(_) => FIRST_FILE_HEADER,
+            Self::Batches(_) => FILE_HEADER,
+        }
+    }
+
+    /// Octets of the header of a frame.
+    #[must_use]
+    pub fn frame_len(self) -> usize {
+        match self {
+            Self::Alone(_) => ALONE_HEADER,
+            Self::Batches(_) => BATCH_HEADER,
+        }
+    }
+
+    /// What every frame begins with.
+    #[must_use]
+    pub fn magic(self) -> &'static [u8; 4] {
+        match self {
+            Self::Alone(_) => ALONE_MAGIC,
+            Self::Batches(_) => BATCH_MAGIC,
+        }
+    }
+
+    /// Reads the header of a frame at the start of `octets`. Nothing in it is authenticated before [`Self::open`].
     ///
     /// # Errors
     /// [`RecordError::Short`], [`RecordError::Zeros`] or [`RecordError::Header`].
-    pub fn decode(octets: &[u8]) -> Result<Self, RecordError> {
-        let head = octets.get(..RECORD_HEADER.min(octets.len())).unwrap_or_default();
+    pub fn frame(self, octets: &[u8]) -> Result<FrameHeader, RecordError> {
+        let head = octets.get(..self.frame_len().min(octets.len())).unwrap_or_default();
         if !head.is_empty() && head.iter().all(|b| *b == 0) {
             return Err(RecordError::Zeros);
         }
-        if head.len() < RECORD_HEADER {
+        if head.len() < self.frame_len() {
             return Err(RecordError::Short);
         }
-        let bad = RecordError::Header("record");
+        self.fields(head).ok_or(RecordError::Header("record"))
+    }
+
+    fn fields(self, head: &[u8]) -> Option<FrameHeader> {
         let mut fields = Fields(head);
-        if fields.take().as_ref() != Some(RECORD_MAGIC) {
-            return Err(bad);
-        }
-        let compressed = match fields.take().ok_or(bad)? {
-            [0, 0, 0, 0] => false,
-            [0, 1, 0, 0] => true,
-            _ => return Err(bad),
+        fields.take().filter(|magic| magic == self.magic())?;
+        let compressed = match (self, fields.take()?) {
+            (_, [0, 0, 0, 0]) => false,
+            (Self::Alone(_), [0, 1, 0, 0]) | (Self::Batches(_), [1, 0, 0, 0]) => true,
+            _ => return None,
         };
-        let header = Self {
+        let first = fields.u64()?;
+        let count = if matches!(self, Self::Batches(_)) { fields.u32()? } else { 1 };
+        let header = FrameHeader {
             compressed,
-            number: fields.u64().ok_or(bad)?,
-            plain_len: fields.u32().ok_or(bad)?,
-            sealed_len: fields.u32().ok_or(bad)?,
-            prev: fields.take().ok_or(bad)?,
-            nonce: fields.take().ok_or(bad)?,
+            first,
+            count,
+            plain_len: fields.u32()?,
+            sealed_len: fields.u32()?,
+            prev: fields.take()?,
+            nonce: fields.take()?,
         };
         let (plain, sealed) = (header.plain_len as usize, header.sealed_len as usize);
         let fits = if compressed { sealed < plain + TAG } else { sealed == plain + TAG };
-        if plain > MAX_RECORD || sealed < TAG || header.number == 0 || !fits {
-            return Err(bad);
-        }
-        Ok(header)
+        let counted =
+            first > 0 && count > 0 && count as usize <= BATCH_RECORDS && first.checked_add(count.into()).is_some();
+        // A batch ends with a line end that a record does not have.
+        (plain <= MAX_RECORD + 1 && sealed >= TAG && counted && fits).then_some(header)
     }
 
-    fn bound(&self, store: &[u8; 16], version: u16) -> Vec<u8> {
-        let header = self.encode();
-        let version = version.to_be_bytes();
-        [&FILE_MAGIC[..], &version, store, header.get(..BOUND).unwrap_or_default()].concat()
+    /// The octets of the header of a frame.
+    #[must_use]
+    pub fn encode(self, header: &FrameHeader) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.frame_len());
+        out.extend_from_slice(self.magic());
+        let compressed = u8::from(header.compressed);
+        match self {
+            Self::Alone(_) => out.extend_from_slice(&[0, compressed, 0, 0]),
+            Self::Batches(_) => out.extend_from_slice(&[compressed, 0, 0, 0]),
+        }
+        out.extend_from_slice(&header.first.to_be_bytes());
+        if matches!(self, Self::Batches(_)) {
+            out.extend_from_slice(&header.count.to_be_bytes());
+        }
+        out.extend_from_slice(&header.plain_len.to_be_bytes());
+        out.extend_from_slice(&header.sealed_len.to_be_bytes());
+        out.extend_from_slice(&header.prev);
+        out.extend_from_slice(&header.nonce);
+        out
+    }
+
+    /// What a frame is bound to: the file's form, and its own header without the nonce.
+    fn bound(self, store: &[u8; 16], header: &FrameHeader) -> Vec<u8> {
+        let mut bound = [&FILE_MAGIC[..], &self.version().to_be_bytes(), store].concat();
+        if let Self::Batches(epoch) = self {
+            bound.extend_from_slice(&epoch.to_be_bytes());
+        }
+        bound.extend(self.encode(header));
+        bound.truncate(bound.len() - NONCE);
+        bound
+    }
+
+    /// Opens the sealed octets of a frame: the octets of its records, in order.
+    ///
+    /// # Errors
+    /// [`RecordError::Sealed`], [`RecordError::Content`] or [`RecordError::Epoch`].
+    pub fn open(self, keys: &Keyring, header: &FrameHeader, sealed: &[u8]) -> Result<Opened, RecordError> {
+        let epoch = keys.epoch(self.epoch()).ok_or(RecordError::Epoch(self.epoch()))?;
+        let bound = self.bound(&keys.id, header);
+        let inner = epoch.record.open(header.nonce, sealed, &bound).ok_or(RecordError::Sealed)?;
+        let len = header.plain_len as usize;
+        let plain = if header.compressed { decompress(&inner, len).ok_or(RecordError::Content)? } else { inner };
+        let opened = Opened { first: header.first, plain, batch: matches!(self, Self::Batches(_)) };
+        let whole = opened.plain.len() == len && opened.records().count() == header.count as usize;
+        if whole { Ok(opened) } else { Err(RecordError::Content) }
     }
 }
 
-/// The content of a record, compressed where that makes it smaller: what waits for a commit is held this way.
+/// Records that were sealed together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    first: u64,
+    plain: Vec<u8>,
+    batch: bool,
+}
+
+impl Opened {
+    /// Number of the first.
+    #[must_use]
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Octets of them all.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        self.plain.len()
+    }
+
+    /// The content of each, in order.
+    pub fn records(&self) -> impl Iterator<Item = &[u8]> {
+        // JSON has no line end outside of white space, and none is written.
+        let lines = if self.batch { self.plain.strip_suffix(b"\n") } else { None };
+        let alone = (!self.batch).then_some(self.plain.as_slice());
+        lines.into_iter().flat_map(|lines| lines.split(|octet| *octet == b'\n')).chain(alone)
+    }
+
+    /// The content of one, by its number.
+    #[must_use]
+    pub fn record(&self, number: u64) -> Option<&[u8]> {
+        self.records().nth(usize::try_from(number.checked_sub(self.first)?).ok()?)
+    }
+}
+
+impl RecordFileHeader {
+    /// The octets of the header.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let version = self.form.version().to_be_bytes();
+        let mut out = [&FILE_MAGIC[..], &version, &self.store, &self.first.to_be_bytes(), &self.prev].concat();
+        if let Form::Batches(epoch) = self.form {
+            out.extend_from_slice(&epoch.to_be_bytes());
+        }
+        out
+    }
+
+    /// Reads the header of a record file.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn decode(octets: &[u8], keys: &Keyring) -> Result<Self, RecordError> {
+        if octets.len() < FIRST_FILE_HEADER {
+            return Err(RecordError::Short);
+        }
+        let mut fields = Fields(octets);
+        if fields.take().as_ref() != Some(FILE_MAGIC) {
+            return Err(RecordError::Header("record file header"));
+        }
+        let version = fields.u16().ok_or(RecordError::Short)?;
+        let store = fields.take().ok_or(RecordError::Short)?;
+        let first = fields.u64().ok_or(RecordError::Short)?;
+        let prev = fields.take().ok_or(RecordError::Short)?;
+        let form = match version {
+            1 | 2 => Form::Alone(version),
+            3 => Form::Batches(fields.u32().ok_or(RecordError::Short)?),
+            other => return Err(RecordError::Version(other)),
+        };
+        if store != keys.id {
+            return Err(RecordError::Foreign);
+        }
+        if keys.epoch(form.epoch()).is_none() {
+            return Err(RecordError::Epoch(form.epoch()));
+        }
+        Ok(Self { form, store, first, prev })
+    }
+}
+
+/// The content of a record that waits for its commit; a large one is held compressed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
-    plain_len: usize,
+    len: usize,
     compressed: bool,
     inner: Vec<u8>,
 }
@@ -201,51 +340,71 @@ impl Content {
     /// Takes the octets of a record; `None` when there are more than [`MAX_RECORD`].
     #[must_use]
     pub fn new(plain: Vec<u8>) -> Option<Self> {
-        let plain_len = plain.len();
-        let small = compress(&plain);
-        let compressed = small.is_some();
-        (plain_len <= MAX_RECORD).then(|| Self { plain_len, compressed, inner: small.unwrap_or(plain) })
+        let len = plain.len();
+        if len > MAX_RECORD {
+            return None;
+        }
+        let small = if len > LARGE { compress(&plain, USUAL) } else { None };
+        Some(Self { len, compressed: small.is_some(), inner: small.unwrap_or(plain) })
+    }
+
+    /// How many of `records` make the next batch; at least one.
+    #[must_use]
+    pub fn batch_len(records: &[Self]) -> usize {
+        let mut octets = 0;
+        let fits = records.iter().take(BATCH_RECORDS).take_while(|record| {
+            octets += record.len + 1;
+            octets <= BATCH_FULL
+        });
+        fits.count().max(1).min(records.len())
+    }
+
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), RecordError> {
+        if self.compressed {
+            out.extend(decompress(&self.inner, self.len).ok_or(RecordError::Content)?);
+        } else {
+            out.extend_from_slice(&self.inner);
+        }
+        out.push(b'\n');
+        Ok(())
     }
 }
 
-/// Header and sealed octets of a record in a file of `version`.
-#[must_use]
-pub fn seal_record(
+/// Header and sealed octets of a batch in a file of version 3.
+///
+/// # Errors
+/// [`RecordError::Epoch`].
+pub fn seal_batch(
     keys: &Keyring,
-    version: u16,
-    number: u64,
+    epoch: u32,
+    first: u64,
     prev: RecordHash,
-    content: &Content,
+    records: &[Content],
     nonce: [u8; NONCE],
-) -> Vec<u8> {
-    let header = RecordHeader {
-        compressed: content.compressed,
-        number,
-        plain_len: u32::try_from(content.plain_len).unwrap_or(u32::MAX),
-        sealed_len: u32::try_from(content.inner.len() + TAG).unwrap_or(u32::MAX),
+) -> Result<Vec<u8>, RecordError> {
+    let form = Form::Batches(epoch);
+    let mut plain = Vec::with_capacity(records.iter().map(|record| record.len + 1).sum());
+    records.iter().try_for_each(|record| record.write(&mut plain))?;
+    let plain_len = u32::try_from(plain.len()).unwrap_or(u32::MAX);
+    let small = compress(&plain, BATCH_LEVEL);
+    let compressed = small.is_some();
+    let inner = small.unwrap_or(plain);
+    let header = FrameHeader {
+        compressed,
+        first,
+        count: u32::try_from(records.len()).unwrap_or(u32::MAX),
+        plain_len,
+        sealed_len: u32::try_from(inner.len() + TAG).unwrap_or(u32::MAX),
         prev,
         nonce,
     };
-    let sealed = keys.record.seal(nonce, &content.inner, &header.bound(&keys.id, version));
-    let mut out = Vec::with_capacity(RECORD_HEADER + sealed.len());
-    out.extend_from_slice(&header.encode());
-    out.extend_from_slice(&sealed);
-    out
+    let mut out = form.encode(&header);
+    let keys_of = keys.epoch(epoch).ok_or(RecordError::Epoch(epoch))?;
+    out.extend(keys_of.record.seal(nonce, &inner, &form.bound(&keys.id, &header)));
+    Ok(out)
 }
 
-/// Opens the sealed octets of a record in a file of `version`.
-///
-/// # Errors
-/// [`RecordError::Sealed`] or [`RecordError::Content`].
-pub fn open_record(keys: &Keyring, version: u16, header: &RecordHeader, sealed: &[u8]) -> Result<Vec<u8>, RecordError> {
-    let bound = header.bound(&keys.id, version);
-    let inner = keys.record.open(header.nonce, sealed, &bound).ok_or(RecordError::Sealed)?;
-    let len = header.plain_len as usize;
-    let plain = if header.compressed { decompress(&inner, len).ok_or(RecordError::Content)? } else { inner };
-    if plain.len() == len { Ok(plain) } else { Err(RecordError::Content) }
-}
-
-/// The hash of a whole record (header and sealed octets).
+/// The hash of a whole frame (header and sealed octets).
 #[must_use]
 pub fn record_hash(octets: &[u8]) -> RecordHash {
     *blake3::hash(octets).as_bytes()
