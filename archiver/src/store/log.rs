@@ -9,7 +9,7 @@ use super::{
     StoreResult, Unlock,
     entry::Record,
     open::open_keys,
-    records::{Head, Records},
+    records::{Head, Read, Records},
 };
 use data_encoding::HEXLOWER;
 use postkeep_shared::disk::Disk;
@@ -26,7 +26,8 @@ pub struct Log {
 pub struct LogHead {
     /// Number of the last record, 0 when there is none.
     pub number: u64,
-    /// Its hash: what the next one names.
+    /// The hash of its batch: what the next one names. Zeros where a record stands within a batch: no chain and no
+    /// checkpoint names a place there.
     pub hash: [u8; 32],
 }
 
@@ -62,7 +63,10 @@ impl Log {
     /// # Errors
     /// [`super::StoreError::Disk`], and what `each` gives.
     pub fn walk(&self, each: &mut dyn FnMut(Record, LogHead) -> StoreResult<()>) -> StoreResult<Walked> {
-        let end = self.records.read_on(Head::default(), &mut |record, head, _| each(record, head.into()))?;
+        let end = self.records.read_on(Head::default(), &mut |Read { record, number, head, .. }| {
+            let head = head.as_ref().map_or(LogHead { number, hash: [0; 32] }, LogHead::from);
+            each(record, head)
+        })?;
         let damage = end.damage.iter().map(|(path, at, detail)| format!("{}, octet {at}: {detail}", path.display()));
         let torn = end.torn.map(|(path, at, error)| format!("{}, octet {at}: {error}", path.display()));
         Ok(Walked { head: (&end.head).into(), damage: damage.collect(), torn })
