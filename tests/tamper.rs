@@ -210,6 +210,9 @@ fn a_ledger_of_yesterday() -> Result<()> {
     says(&rows, "ledger entries 9 were seen there before and are gone")?;
     says(&rows, "ledger entries 9 to 12, the last one seen ")?;
     println!("and continued:\n{}", problems(&rows));
+    // What it says is not believed: nothing is removed there.
+    let odd = house.archiver.run(&["run", "--once"], b"")?;
+    ensure!(odd.code == 1 && house.gateway.waiting(&house.access.id)?.len() == 2, "{} {}", odd.code, odd.text());
     Ok(())
 }
 
@@ -314,6 +317,35 @@ fn numbers_by_day() -> Result<()> {
     let lines = house.archiver.run(&["reconcile", "--by-day"], b"")?.expect(0)?.text();
     ensure!(lines.lines().count() == 1 + days.len(), "{lines}");
     Ok(())
+}
+
+/// `serve` reconciles and makes its first checkpoint without being asked, and goes on collecting meanwhile.
+#[test]
+fn serve_proves_by_itself() -> Result<()> {
+    let mut house = House::new()?;
+    house.send(3)?;
+    let mut command = house.archiver.command(&["serve"])?;
+    let mut serve = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let checkpoints = house.archiver.data().join("checkpoints");
+    let started = Instant::now();
+    let proved = || -> Result<bool> {
+        let status = house.archiver.run(&["status", "--json"], b"")?.json()?;
+        let proof = status.get("proof").context("no proof in status")?;
+        let green = text(proof, "last_green").len() > 10 && text(proof, "last_checkpoint").len() > 10;
+        let sources = proof.get("sources").and_then(Value::as_array).context("no sources")?;
+        let ledgers = sources.first().and_then(|s| s.get("ledgers")?.as_array().cloned()).unwrap_or_default();
+        Ok(green && ledgers.first().is_some_and(|ledger| number(ledger, "highest") >= 3) && checkpoints.exists())
+    };
+    let mut done = Ok(false);
+    while matches!(done, Ok(false)) && started.elapsed() < Duration::from_secs(90) {
+        std::thread::sleep(Duration::from_millis(500));
+        done = proved();
+    }
+    run(Command::new("kill").args(["-TERM", &serve.id().to_string()]), b"")?;
+    let ended = serve.wait()?;
+    ensure!(done? && ended.success(), "not proved after {:.0?}; serve: {ended}", started.elapsed());
+    println!("serve: green and a checkpoint after {:.0?}", started.elapsed());
+    house.green(3, 3, 0)
 }
 
 /// Two gateways behind one mailbox, an archiver, and everything that happens to them in ordinary years.

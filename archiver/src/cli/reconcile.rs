@@ -42,7 +42,7 @@ fn online(config: Option<&Path>, args: &ReconcileArgs, disk: &Arc<dyn Disk>) -> 
         sources.into_iter().map(|source| Prepared::new(source, &**disk)).collect::<Result<_, _>>()?;
     let prepared: Vec<&Prepared> = prepared.iter().collect();
     let all = prepared.len() == config.sources.len();
-    runtime()?.block_on(reconcile(&config, &prepared, all, disk))
+    runtime()?.block_on(reconcile(&config, &prepared, all, disk, None))
 }
 
 fn offline(config: Option<&Path>, args: &ReconcileArgs, disk: &Arc<dyn Disk>) -> Result<Reconciled, Failure> {

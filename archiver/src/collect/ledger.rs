@@ -70,6 +70,15 @@ pub async fn read<E: From<SessionError>>(
     Ok(Shown { node, problems: reader.problems })
 }
 
+/// The node that signs on this host.
+///
+/// # Errors
+/// The session's.
+pub async fn node_of(session: &mut Session) -> Result<NodeKey, SessionError> {
+    // No entry has this number, the largest a gateway reads: only the node's name comes.
+    session.ledger::<SessionError>(i64::MAX.unsigned_abs(), |_, _| Ok(())).await
+}
+
 /// The node that signs on this host today, where that is another than `known` and one of `nodes` (the source's, by their
 /// short names): its name may lead to another gateway now.
 ///
@@ -83,9 +92,7 @@ pub async fn other_node(
     if nodes.is_empty() {
         return Ok(None);
     }
-    // Nothing has this number: only the node's name comes.
-    // No entry has this number, the largest a gateway reads: only the node's name comes.
-    let node = session.ledger::<SessionError>(i64::MAX.unsigned_abs(), |_, _| Ok(())).await?;
+    let node = node_of(session).await?;
     Ok((known != Some(node) && nodes.contains(&node.id())).then_some(node))
 }
 

@@ -32,6 +32,7 @@ pub mod shared;
 pub mod slots;
 pub mod state;
 pub mod tls;
+pub mod turns;
 mod visit;
 
 pub use round::{Pace, Prepared, Rounds, check_owner};

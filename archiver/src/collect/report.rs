@@ -1,7 +1,7 @@
 //! What a round did: the numbers of `run --json`.
 
 use crate::store::{Outcome, Pending};
-use postkeep_shared::run::now_ms;
+use postkeep_shared::{receipt::NodeKey, run::now_ms};
 use serde::Serialize;
 use std::{collections::BTreeMap, time::Duration};
 
@@ -45,6 +45,9 @@ pub struct Report {
     pub bytes_in: u64,
     /// Octets they added to the store.
     pub bytes_stored: u64,
+    /// Numbers of the reports collected, in the ledgers of their nodes.
+    #[serde(skip)]
+    pub numbers: Vec<(NodeKey, u64)>,
     /// Every host, in the order of the configuration.
     pub hosts: Vec<HostReport>,
     /// Of those collected: reports whose acceptance at a gateway is known.
@@ -143,6 +146,7 @@ impl Report {
         self.postponed += other.postponed;
         self.bytes_in += other.bytes_in;
         self.bytes_stored += other.bytes_stored;
+        self.numbers.extend(other.numbers);
         self.lag_reports += other.lag_reports;
         self.lag_ms += other.lag_ms;
         self.hosts.extend(other.hosts);

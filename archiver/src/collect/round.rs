@@ -4,6 +4,7 @@
 
 use super::{
     backoff::Backoff,
+    collected::CollectedList,
     hosts::{self, Remembered},
     password,
     report::{HostReport, Report},
@@ -27,6 +28,7 @@ use postkeep_shared::{
     crypt::Password,
     disk::Disk,
     mail::Digest,
+    receipt::NodeKey,
     run::{Failure, Shutdown, now_ms},
 };
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -53,6 +55,7 @@ pub struct Rounds {
     store: StoreLock,
     state: State,
     staging: Staging,
+    disk: Arc<dyn Disk>,
     shutdown: Shutdown,
     pace: RwLock<Pace>,
     /// Those of the start.
@@ -153,6 +156,7 @@ impl Rounds {
             store: StoreLock::new(store),
             state,
             staging,
+            disk: Arc::clone(disk),
             shutdown,
             pace: RwLock::new(pace),
             probes,
@@ -265,7 +269,23 @@ impl Rounds {
             self.state.set_hosts(&source.name, &keep)?;
         }
         self.state.flush()?;
+        self.list(&config, source, std::mem::take(&mut report.numbers));
         Ok(report)
+    }
+
+    /// Puts what was collected on the list of collected messages. It proves nothing, so a full disk is no reason to stop.
+    fn list(&self, config: &ArchiverConfig, source: &Source, numbers: Vec<(NodeKey, u64)>) {
+        let (Some(mailbox), false) = (source.gateway_mailbox(), numbers.is_empty()) else { return };
+        let listed = tokio::task::block_in_place(|| {
+            let (mut list, mailbox) = (CollectedList::new(&config.data_dir), mailbox.to_string());
+            for (node, number) in numbers {
+                list.add(&*self.disk, &source.name, &mailbox, node, std::iter::once(number));
+            }
+            list.save(&*self.disk)
+        });
+        if let Err(error) = listed {
+            tracing::warn!("the list of collected messages is not up to date: {error}");
+        }
     }
 
     /// One host's part of a round. `None`: the program stops and it was not asked.

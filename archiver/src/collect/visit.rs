@@ -137,6 +137,8 @@ struct Added<'l> {
     deletable: bool,
     /// When the gateway accepted it.
     accepted_ms: Option<u64>,
+    /// Its number in its node's ledger.
+    number: Option<(NodeKey, u64)>,
 }
 
 impl<'a> Visit<'a> {
@@ -182,6 +184,9 @@ impl<'a> Visit<'a> {
         }
         if session.capabilities().xledger {
             self.ledger(&mut session).await?;
+        }
+        if session.capabilities().xorigin {
+            self.origins(&mut session).await?;
         }
         let listing = session.listing().await?;
         for problem in &listing.problems {
@@ -232,13 +237,18 @@ impl<'a> Visit<'a> {
             self.tools.state.pin(&self.source.name, &self.at, node)?;
         }
         let name = &self.source.name;
-        let last = match &self.node {
+        let node = match self.node {
+            // It may be a known node at an unknown address.
+            None if self.knows_ledgers()? => Some(ledger::node_of(session).await?),
+            node => node,
+        };
+        let last = match &node {
             Some(node) => self.tools.store.with(|store| store.last_ledger_entry(name, &mailbox.to_string(), node))?,
             None => None,
         };
         let (store, at) = (self.tools.store, &self.at);
         let mut kept = 0;
-        let before = ledger::Before { mailbox, node: self.node, last };
+        let before = ledger::Before { mailbox, node, last };
         let shown = ledger::read::<VisitError>(session, ledger::Which::Own, before, |entries| {
             kept += entries.len();
             Ok(store.with(|store| store.add_ledger(name, at, entries))?)
@@ -253,6 +263,42 @@ impl<'a> Visit<'a> {
             self.pin(shown.node)?;
         }
         for problem in shown.problems {
+            self.odd(format!("{problem}; nothing is deleted in this session"));
+        }
+        Ok(())
+    }
+
+    /// Whether the store has ledger entries of this source.
+    fn knows_ledgers(&self) -> Result<bool, VisitError> {
+        let (store, name) = (self.tools.store, &self.source.name);
+        let first = store.with(|store| store.ledger_entries(name).next().transpose())?;
+        Ok(first.is_some())
+    }
+
+    /// The ledgers of nodes that are gone, whose messages were moved there: followed to their end like the server's own.
+    async fn origins(&mut self, session: &mut Session) -> Result<(), VisitError> {
+        let Some(mailbox) = self.gateway else { return Ok(()) };
+        let (store, at, name) = (self.tools.store, &self.at, &self.source.name);
+        let (mut kept, mut said) = (0, Vec::new());
+        for (node, count) in session.origins().await? {
+            let last = store.with(|store| store.last_ledger_entry(name, &mailbox.to_string(), &node))?;
+            // Nothing new, or the copy of a ledger that went on elsewhere.
+            if last.as_ref().is_some_and(|last| last.body.seq >= count) || Some(node) == self.node {
+                continue;
+            }
+            let before = ledger::Before { mailbox, node: Some(node), last };
+            let shown = ledger::read::<VisitError>(session, ledger::Which::Origin(node), before, |entries| {
+                kept += entries.len();
+                Ok(store.with(|store| store.add_ledger(name, at, entries))?)
+            });
+            let problems = shown.await?.problems.into_iter();
+            said.extend(problems.map(|problem| format!("ledger of node {}, kept there: {problem}", node.id())));
+        }
+        if kept > 0 {
+            let commit = store.with(Archive::commit)?;
+            self.report.bytes_stored += commit.record_bytes;
+        }
+        for problem in said {
             self.odd(format!("{problem}; nothing is deleted in this session"));
         }
         Ok(())
@@ -466,6 +512,7 @@ impl<'a> Visit<'a> {
         for receipt in commit.receipts {
             let Some(one) = added.remove(receipt.uidl()) else { continue };
             self.report.count(&one.pending);
+            self.report.numbers.extend(one.number);
             if let Some(accepted) = one.accepted_ms {
                 self.report.lag(accepted);
             }
@@ -506,8 +553,9 @@ impl<'a> Visit<'a> {
             self.report.held += 1;
         }
         let accepted_ms = judged.receipt.as_ref().map(|receipt| receipt.body.time_ms);
+        let number = judged.receipt.as_ref().map(|receipt| (receipt.node, receipt.body.seq));
         let Some(pending) = self.add(store, &name, listed, staged, judged)? else { return Ok(None) };
-        Ok(Some((name, Added { listed, pending, deletable, accepted_ms })))
+        Ok(Some((name, Added { listed, pending, deletable, accepted_ms, number })))
     }
 
     /// Whether another host of the source gave this message since it was listed here: then the next round compares

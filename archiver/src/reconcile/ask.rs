@@ -88,19 +88,18 @@ async fn ledgers(
     answer: &mut Answer,
 ) -> Result<(), SessionError> {
     let other = ledger::other_node(session, known.node, &prepared.source.nodes).await?;
-    let node = other.or(known.node);
-    let last = node.and_then(|node| known.last.get(&node).cloned());
-    let before = Before { mailbox, node, last: last.clone() };
+    let node = match other.or(known.node) {
+        Some(node) => node,
+        // It may be a known node at an unknown address.
+        None => ledger::node_of(session).await?,
+    };
+    let before = Before { mailbox, node: Some(node), last: known.last.get(&node).cloned() };
     let shown = read(session, Which::Own, before, answer).await?;
     answer.node = Some(shown.node);
     answer.fits = shown.problems.is_empty();
     if !answer.fits {
         answer.whole = Some(whole(session).await?);
         answer.problems.extend(shown.problems);
-    } else if last.is_none() && known.last.contains_key(&shown.node) {
-        // A known node at an unknown address: what it shows began with its first entry.
-        let entries = answer.entries.get(&shown.node).map(Vec::as_slice).unwrap_or_default();
-        answer.whole = Some(entries.iter().map(|entry| (entry.seq, entry.hash)).collect());
     }
     if !session.capabilities().xorigin {
         return Ok(());

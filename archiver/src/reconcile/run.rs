@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     archive::Folder,
-    collect::{Prepared, collected::CollectedList, hosts as hosts_of, state::State},
+    collect::{Prepared, collected::CollectedList, hosts as hosts_of, state::State, turns::Turns},
     config::{self, ArchiverConfig, Host, Source},
     store::{
         Log, StoreError, Unlock, UnlockKey, Walked,
@@ -35,6 +35,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tokio::task::block_in_place;
 
 /// Before the second look.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -56,7 +57,8 @@ impl Reconciled {
     }
 }
 
-/// Compares what was accepted with what is kept. `all`: these are all sources of the configuration.
+/// Compares what was accepted with what is kept. `all`: these are all sources of the configuration; `turns`: where rounds
+/// of this process wait for their turn, too. Needs a runtime with more than one thread.
 ///
 /// # Errors
 /// The stores' and the disk's; a host that cannot be asked is in its rows.
@@ -65,25 +67,26 @@ pub async fn reconcile(
     sources: &[&Prepared],
     all: bool,
     disk: &Arc<dyn Disk>,
+    turns: Option<&Turns>,
 ) -> Result<Reconciled, Failure> {
     let mut run = Run::open(config, disk)?;
     let mut parts = Vec::new();
     for prepared in sources {
-        parts.extend(run.parts(&prepared.source, Some(prepared)).await?);
+        parts.extend(parts_of(&prepared.source, Some(prepared)).await?);
     }
-    run.learn(&mut parts)?;
+    block_in_place(|| run.learn(&mut parts))?;
     for part in &mut parts {
-        part.ask(&run.memory).await;
+        part.ask(&run.memory, turns).await;
     }
-    run.look(&mut parts)?;
+    block_in_place(|| run.look(&mut parts))?;
     if parts.iter().any(Part::is_suspicious) {
         tokio::time::sleep(PAUSE).await;
         for part in parts.iter_mut().filter(|part| part.is_suspicious()) {
-            part.ask_again(&run.memory).await;
+            part.ask_again(&run.memory, turns).await;
         }
-        run.look(&mut parts)?;
+        block_in_place(|| run.look(&mut parts))?;
     }
-    run.finish(parts, all)
+    block_in_place(|| run.finish(parts, all))
 }
 
 /// As [`reconcile`], by what was last seen instead of asking; the caller holds the lock that `state` needs.
@@ -184,8 +187,12 @@ impl<'a> Part<'a> {
         self.rows.iter().any(|(_, row, _)| !row.ok)
     }
 
-    async fn ask(&mut self, memory: &Memory) {
+    async fn ask(&mut self, memory: &Memory, turns: Option<&Turns>) {
         let Some(prepared) = self.prepared else { return };
+        let _turn = match turns {
+            Some(turns) => Some(turns.take(&self.source.name).await),
+            None => None,
+        };
         self.answers.clear();
         let remembered = memory.sources.get(&self.source.name);
         for host in &self.hosts {
@@ -198,11 +205,11 @@ impl<'a> Part<'a> {
     }
 
     /// The second look: what came behind the first one is left out.
-    async fn ask_again(&mut self, memory: &Memory) {
+    async fn ask_again(&mut self, memory: &Memory, turns: Option<&Turns>) {
         self.until = self.tally.highest();
         // Records of the store may be gone: the ledger is asked from where the store knows it without a gap.
         self.kept = self.tally.solid();
-        self.ask(memory).await;
+        self.ask(memory, turns).await;
     }
 
     /// A fresh tally with what the hosts said.
@@ -289,6 +296,23 @@ impl<'a> Part<'a> {
     }
 }
 
+/// The mailboxes of a source, with their hosts as of now.
+async fn parts_of<'p>(source: &'p Source, prepared: Option<&'p Prepared>) -> Result<Vec<Part<'p>>, Failure> {
+    let round = hosts_of::find(source, &[]).await;
+    let of_mailboxes = match (round.hosts.is_empty(), source.gateway_mailbox()) {
+        // The DNS tells nothing: what the store knows is still worth a line.
+        (true, Some(mailbox)) => BTreeMap::from([(mailbox.to_string(), Vec::new())]),
+        _ => by_mailbox(source, &round.hosts),
+    };
+    let mut parts = Vec::new();
+    for (mailbox, hosts) in of_mailboxes {
+        let mut part = Part::new(source, prepared, mailbox, hosts.into_iter().cloned().collect());
+        part.problems.extend(round.problem.clone());
+        parts.push(part);
+    }
+    Ok(parts)
+}
+
 /// Stores, memory and list.
 struct Run<'a> {
     config: &'a ArchiverConfig,
@@ -312,22 +336,6 @@ impl<'a> Run<'a> {
         let memory = Memory::load(&config.data_dir, &**disk)?;
         let list = CollectedList::new(&config.data_dir);
         Ok(Self { config, disk, logs, memory, list, walked: Vec::new(), damage: Vec::new() })
-    }
-
-    async fn parts<'p>(&self, source: &'p Source, prepared: Option<&'p Prepared>) -> Result<Vec<Part<'p>>, Failure> {
-        let round = hosts_of::find(source, &[]).await;
-        let of_mailboxes = match (round.hosts.is_empty(), source.gateway_mailbox()) {
-            // The DNS tells nothing: what the store knows is still worth a line.
-            (true, Some(mailbox)) => BTreeMap::from([(mailbox.to_string(), Vec::new())]),
-            _ => by_mailbox(source, &round.hosts),
-        };
-        let mut parts = Vec::new();
-        for (mailbox, hosts) in of_mailboxes {
-            let mut part = Part::new(source, prepared, mailbox, hosts.into_iter().cloned().collect());
-            part.problems.extend(round.problem.clone());
-            parts.push(part);
-        }
-        Ok(parts)
     }
 
     /// Where the memory does not tell: which node signs on a host, and up to where the store knows each ledger.
@@ -449,11 +457,16 @@ impl<'a> Run<'a> {
 
     /// Deletions name their reports by uidl; the records are read once more for the numbers of those.
     fn tell_gone(&self, parts: &mut [Part<'_>]) -> Result<(), Failure> {
-        if parts.iter().all(|part| part.gone.is_empty()) {
+        if parts.iter().all(|part| part.gone.is_empty() && !part.tally.has_bare()) {
             return Ok(());
         }
         self.walk(|record| {
-            let Record::Report(report) = record else { return };
+            let report = match record {
+                Record::Report(report) => report,
+                // Once more, for the reports that count by their names.
+                record @ Record::Ledger(_) => return take(parts, record),
+                _ => return,
+            };
             for part in parts.iter_mut() {
                 let is_it = part.source.name == report.source && report.mailbox.as_deref() == Some(&part.mailbox);
                 if let (true, Some(why)) = (is_it, part.gone.get(&report.uidl)) {
@@ -699,8 +712,9 @@ fn report_to(parts: &mut [Part<'_>], report: &ReportRecord) {
             continue;
         }
         if part.is_gateway() {
-            if let Some(receipt) = report.receipt.as_deref().and_then(decode_entry) {
-                part.tally.collected(&receipt, report.outcome);
+            match report.receipt.as_deref().and_then(decode_entry) {
+                Some(receipt) => part.tally.collected(&receipt, report.outcome),
+                None => part.tally.collected_bare(&report.uidl, report.outcome),
             }
         } else {
             part.plain.report(&report.uidl, report.outcome);

@@ -96,6 +96,8 @@ pub(super) struct Tally {
     moved: Vec<Moved>,
     /// Reports that are not simply filed: a later decision may change that.
     undecided: HashMap<Uidl, (NodeKey, u64)>,
+    /// Reports that are in the store without a receipt that holds.
+    bare: HashMap<Uidl, Outcome>,
     unasked: bool,
     /// Numbers beyond these came after the question was asked.
     until: BTreeMap<NodeKey, u64>,
@@ -113,6 +115,7 @@ impl Tally {
             strange: 0,
             moved: Vec::new(),
             undecided: HashMap::new(),
+            bare: HashMap::new(),
             unasked: false,
             until: BTreeMap::new(),
         }
@@ -173,6 +176,10 @@ impl Tally {
             }
             Event::Removed => ledger.slots.at(entry.refers_to).set(Fact::Removed),
             Event::MovedOut => ledger.slots.at(entry.refers_to).set(Fact::MovedOut),
+        }
+        if let (Event::Accepted, Some(outcome)) = (entry.event, self.bare.get(&entry.uidl)) {
+            slot_of(&mut self.ledgers, node, entry.seq).set(Fact::Collected);
+            slot_of(&mut self.ledgers, node, entry.seq).set_outcome(*outcome);
         }
         if matches!(entry.event, Event::Accepted | Event::MovedIn)
             && let Some(known) = self.waiting.get_mut(&entry.uidl)
@@ -242,8 +249,25 @@ impl Tally {
         }
     }
 
+    /// A report in the store whose receipt does not hold, or a later decision about one. It counts by its name, with the
+    /// entry that is told after it.
+    pub(super) fn collected_bare(&mut self, uidl: &str, outcome: Outcome) {
+        if let Ok(uidl) = uidl.parse() {
+            self.bare.insert(uidl, outcome);
+        }
+    }
+
+    /// Whether there is such a report.
+    #[must_use]
+    pub(super) fn has_bare(&self) -> bool {
+        !self.bare.is_empty()
+    }
+
     /// A later decision about a report.
     pub(super) fn decided(&mut self, uidl: &str, outcome: Outcome) {
+        if let Some(bare) = uidl.parse().ok().and_then(|uidl: Uidl| self.bare.get_mut(&uidl)) {
+            *bare = outcome;
+        }
         let place = uidl.parse().ok().and_then(|uidl: Uidl| self.undecided.get(&uidl)).copied();
         if let Some((node, seq)) = place {
             self.ledgers.entry(node).or_default().slots.at(seq).set_outcome(outcome);
@@ -353,6 +377,10 @@ impl Ledger {
             self.say(format!("entry {} of the ledger is not signed by the node", entry.body.seq));
         }
     }
+}
+
+fn slot_of(ledgers: &mut BTreeMap<NodeKey, Ledger>, node: NodeKey, number: u64) -> &mut Slot {
+    ledgers.entry(node).or_default().slots.at(number)
 }
 
 /// Numbers that do not add up, with what is wrong with them.

@@ -264,3 +264,13 @@ fn a_million_entries() {
     assert_eq!(suspects.len(), super::MAX_NAMED);
     assert!(row.days.len() > 1, "{}", row.days.len());
 }
+
+/// A message that was kept although its receipt did not hold is in the store, whatever became of it at the gateway.
+#[test]
+fn a_report_without_receipt_counts_by_its_name() {
+    let mut bare = Tally::new("s", &MAILBOX.to_string());
+    bare.collected_bare(&uidl(1).to_string(), Outcome::Quarantine);
+    ledger(1).into_iter().for_each(|entry| bare.kept(entry));
+    let (row, _) = one(&mut bare);
+    assert_eq!((row.counts.collected, row.counts.quarantined, row.counts.removed_by_others, row.ok), (1, 1, 0, true));
+}

@@ -7,7 +7,7 @@ use super::{
     schedule::Work,
 };
 use crate::{
-    collect::{Pace, Prepared, Rounds, backoff::Backoff, report::Report},
+    collect::{Pace, Prepared, Rounds, backoff::Backoff, report::Report, turns::Turns},
     config::{ArchiverConfig, Rhythm},
 };
 use postkeep_shared::{
@@ -34,6 +34,7 @@ pub struct Keeper {
     backoff: Arc<Backoff>,
     shutdown: Shutdown,
     config: Mutex<Arc<ArchiverConfig>>,
+    turns: Arc<Turns>,
     /// `None` while the store is lent.
     open: Mutex<Option<Open>>,
     looked: Mutex<Option<Instant>>,
@@ -64,6 +65,7 @@ impl Keeper {
             backoff,
             shutdown,
             config: Mutex::new(Arc::new(config)),
+            turns: Arc::default(),
             open: Mutex::default(),
             looked: Mutex::default(),
         };
@@ -119,6 +121,18 @@ impl Keeper {
         self.disk.space(&self.config().data_dir)
     }
 
+    /// Turns at the sources: a mailbox takes one client at a time.
+    #[must_use]
+    pub fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    /// The disk.
+    #[must_use]
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
     /// What the last reconcile found.
     #[must_use]
     pub fn reconciled(&self) -> Option<Reconciled> {
@@ -161,6 +175,12 @@ impl Work for Keeper {
     }
 
     async fn round(self: Arc<Self>, source: Arc<Prepared>, stop: Shutdown) -> Result<Report, Failure> {
+        let mut stopped = stop.clone();
+        let _turn = tokio::select! {
+            biased;
+            () = stopped.fired() => return Ok(Report::new(&source.source.name)),
+            turn = self.turns.take(&source.source.name) => turn,
+        };
         let rounds = self.rounds().ok_or_else(|| Failure::cannot("a round began while the store is lent"))?;
         let done = rounds.round_until(&source, &stop).await;
         self.board.owners(rounds.owners_error());

@@ -2,7 +2,7 @@
 
 use super::{
     Collected, Filed, Listed, OwnerStats, Stats, Store, StoreResult,
-    catalog::{Space, key, sealed_pairs},
+    catalog::{Space, key, sealed_last, sealed_pairs},
     entry::{FiledBy, InstanceRecord, ReportRecord, decode_entry},
     index::{CollectedEntry, InstanceEntry, ledger_key, owner_key, rfc3339_ms, source_key},
 };
@@ -44,12 +44,8 @@ impl Store {
     /// [`super::StoreError`].
     pub fn last_ledger_entry(&self, source: &str, mailbox: &str, node: &NodeKey) -> StoreResult<Option<Entry>> {
         let (source, log) = (source_key(&self.keys, source), ledger_key(&self.keys, mailbox, &node.0));
-        let pairs = sealed_pairs::<String>(&*self.catalog, &self.keys, Space::Ledger, &[&source, &log]);
-        let mut last = None;
-        for pair in pairs {
-            last = decode_entry(&pair?.1);
-        }
-        Ok(last)
+        let last = sealed_last::<String>(&*self.catalog, &self.keys, Space::Ledger, &[&source, &log])?;
+        Ok(last.as_deref().and_then(decode_entry))
     }
 
     /// Hands every appearance in an owner's archive to `each`, sorted by date (those without one first); `folder`

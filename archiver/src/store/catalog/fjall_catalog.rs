@@ -59,6 +59,14 @@ impl Catalog for FjallCatalog {
         }))
     }
 
+    fn last(&self, prefix: &[u8]) -> StoreResult<Option<Pair>> {
+        let last = self.pairs.prefix(prefix).next_back().map(|guard| {
+            let (key, value) = guard.into_inner().map_err(|error| failed(&self.path, error))?;
+            Ok((key.to_vec(), value.to_vec()))
+        });
+        last.transpose()
+    }
+
     fn change(&mut self, changes: &mut dyn Iterator<Item = Change>) -> StoreResult<()> {
         let mut batch = self.database.batch();
         for (key, value) in changes {

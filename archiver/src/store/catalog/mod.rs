@@ -9,7 +9,7 @@ mod view;
 
 pub(crate) use fjall_catalog::FjallCatalog;
 pub(crate) use memory::MemoryCatalog;
-pub(crate) use view::{Batch, View, key, sealed_pairs};
+pub(crate) use view::{Batch, View, key, sealed_last, sealed_pairs};
 
 use super::StoreResult;
 
@@ -70,6 +70,11 @@ pub(crate) trait Catalog: Send {
 
     /// Everything that begins with `prefix`, in order of the keys.
     fn prefix(&self, prefix: &[u8]) -> Box<dyn Iterator<Item = StoreResult<Pair>> + '_>;
+
+    /// The last that begins with `prefix`.
+    fn last(&self, prefix: &[u8]) -> StoreResult<Option<Pair>> {
+        self.prefix(prefix).last().transpose()
+    }
 
     /// Makes changes, all or none.
     fn change(&mut self, changes: &mut dyn Iterator<Item = Change>) -> StoreResult<()>;

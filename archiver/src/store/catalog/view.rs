@@ -143,3 +143,14 @@ pub(crate) fn sealed_pairs<'a, T: DeserializeOwned + 'a>(
         Ok((key, value))
     })
 }
+
+/// The last of one space that begins with `fields`, opened.
+pub(crate) fn sealed_last<T: DeserializeOwned>(
+    catalog: &dyn Catalog,
+    keys: &Keyring,
+    space: Space,
+    fields: &[&[u8]],
+) -> StoreResult<Option<T>> {
+    let last = catalog.last(&key(space, fields))?;
+    last.map(|(key, value)| open(keys, &key, &value)).transpose()
+}
