@@ -17,9 +17,9 @@ pub struct Reconciled {
 /// One source.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct OfSource {
-    /// When, milliseconds since 1970-01-01 UTC.
+    /// When, milliseconds since 1970-01-01 UTC; `None` where the source was never asked.
     #[serde(default)]
-    pub last_run_ms: u64,
+    pub last_run_ms: Option<u64>,
     /// When every number last added up.
     #[serde(default)]
     pub last_green_ms: Option<u64>,
@@ -61,10 +61,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary folder");
         assert_eq!(Reconciled::read(&LocalDisk, folder.path()), Reconciled::default());
         let text = r#"{"version":1,"sources":{"m365":{"last_run_ms":5,"last_green_ms":4,
-            "rows":[{"accepted":9,"missing":2},{"accepted":9,"missing":1}]}},"heads":{}}"#;
+            "rows":[{"accepted":9,"missing":2},{"accepted":9,"missing":1}]},
+            "never":{"last_run_ms":null,"last_green_ms":null,"rows":[]}},"stores":{}}"#;
         std::fs::write(folder.path().join("reconcile.json"), text).expect("writes");
-        let of = Reconciled::read(&LocalDisk, folder.path()).sources["m365"].clone();
-        assert_eq!((of.last_run_ms, of.last_green_ms, of.missing()), (5, Some(4), 3));
+        let read = Reconciled::read(&LocalDisk, folder.path());
+        assert_eq!(read.sources["never"], OfSource::default());
+        let of = read.sources["m365"].clone();
+        assert_eq!((of.last_run_ms, of.last_green_ms, of.missing()), (Some(5), Some(4), 3));
         std::fs::write(folder.path().join("reconcile.json"), "{").expect("writes");
         assert_eq!(Reconciled::read(&LocalDisk, folder.path()), Reconciled::default());
     }

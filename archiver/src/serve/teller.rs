@@ -214,7 +214,9 @@ fn store_figures(out: &mut Exposition, store: &StoreStanding) {
 fn reconcile_figures(out: &mut Exposition, last: &Reconciled) {
     let mut family = out.gauge("reconcile_time_seconds", "When a source was last reconciled, in Unix time.");
     for (source, of) in &last.sources {
-        family.sample(&[("source", source)], seconds(of.last_run_ms));
+        if let Some(run) = of.last_run_ms {
+            family.sample(&[("source", source)], seconds(run));
+        }
     }
     let mut family =
         out.gauge("reconcile_green_time_seconds", "When every number of a source last added up, in Unix time.");
