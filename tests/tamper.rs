@@ -263,10 +263,10 @@ fn a_store_record_that_was_removed() -> Result<()> {
         house.green(6, 6, 0)?;
         let (file, octets, starts) = frames(&house.archiver.store())?;
         ensure!(starts.len() > 4, "{starts:?}");
-        // A frame out of the middle, or the last ones.
+        // Each round wrote what it saw of the ledger, then its reports: those of the round before the last, or the last.
         let last = starts.len() - 1;
         let (from, to) = match middle {
-            true => (starts.get(last - 1).copied(), starts.get(last).copied()),
+            true => (starts.get(last - 2).copied(), starts.get(last - 1).copied()),
             false => (starts.get(last).copied(), Some(octets.len())),
         };
         let (from, to) = from.zip(to).context("frames")?;
