@@ -416,7 +416,7 @@ mod tests {
                  tls_listen = ['1.2.3.4:443']",
                 "tls.acme.tls_listen: `1.2.3.4:443` is named twice",
             ),
-            ("hostname = 'a'\n[metrics]\nlisten = ['127.0.0.1:1']", "metrics: this version cannot do that"),
+            ("hostname = 'a'\n[metrics]\nlisten = ['1']", "metrics.listen: `1` is not an address"),
             ("hostname = 5", "hostname: must be a text in quotes, not a number"),
         ] {
             let error = load(text).expect_err(text);
