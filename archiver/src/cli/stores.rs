@@ -134,8 +134,8 @@ pub(super) fn transfer(
     } else {
         moved.problems.iter().for_each(|problem| eprintln!("{}", printable(problem)));
         say(&format_args!(
-            "{} reports, {} octets lie in {into} now ({} of them were there already); {} stay in {from}; `store compact` \
-             gives their space back",
+            "{} reports, {} octets lie in {into} now ({} of them were there already); {} stay in {from}; the \
+             space of those that went is not freed there yet",
             moved.reports, moved.bytes, moved.before, moved.left
         ))
     };
