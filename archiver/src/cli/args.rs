@@ -567,6 +567,34 @@ pub enum StoreCommand {
     ///
     /// Asks for the recovery passphrase (one line on standard input). The catalog is built anew.
     Rotate(RotateArgs),
+    /// Make record files again where they are damaged or gone, from what is left of them and their copies in the packs.
+    ///
+    /// Exit 1 when records are lost. The files of before go to `damaged` in the store.
+    RebuildRecords {
+        /// JSON, one store per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Save what is whole of a damaged store, and say exactly what is not.
+    ///
+    /// Exit 1 when something is lost. Damaged files go to `damaged` in the store.
+    Repair {
+        /// JSON, one store per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give back the space of what nobody needs any more (after `delete`).
+    Compact {
+        /// Only packs of which at least so many per cent are not needed.
+        #[arg(long, value_name = "PERCENT", default_value_t = 10)]
+        least: u8,
+        /// Also seal anew what was sealed with the key of an earlier epoch.
+        #[arg(long)]
+        old_epochs: bool,
+        /// JSON, one store per line.
+        #[arg(long)]
+        json: bool,
+    },
     /// Make the catalog again from packs and records.
     RebuildCatalog {
         /// JSON.

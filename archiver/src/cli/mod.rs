@@ -29,6 +29,7 @@ pub mod source;
 pub mod status;
 pub mod store;
 mod store_keys;
+mod store_mend;
 mod stores;
 pub mod why;
 

@@ -1,6 +1,6 @@
 //! `store`, and how reading commands open it.
 
-use super::{Sample, StoreCommand, load_and_lock, store_keys, stores};
+use super::{Sample, StoreCommand, load_and_lock, store_keys, store_mend, stores};
 use crate::{
     archive::{Archive, Folder, Which},
     config::ArchiverConfig,
@@ -40,6 +40,9 @@ pub fn run(config: Option<&Path>, command: &StoreCommand) -> Result<Exit, Failur
         StoreCommand::Unlock(args) => store_keys::unlock(config, args),
         StoreCommand::Rekey(args) => store_keys::rekey(config, args),
         StoreCommand::Rotate(args) => store_keys::rotate(config, args),
+        StoreCommand::RebuildRecords { json } => store_mend::rebuild_records(config, *json),
+        StoreCommand::Repair { json } => store_mend::repair(config, *json),
+        StoreCommand::Compact { least, old_epochs, json } => store_mend::compact(config, *least, *old_epochs, *json),
         StoreCommand::RebuildCatalog { json } => rebuild(config, *json),
     }
 }

@@ -4,6 +4,7 @@ use super::{
     Commit, NewReport, Pending, Store, StoreError, StoreReceipt, StoreResult,
     beside::{Alone, Elsewhere, instances},
     catalog::{Space, View},
+    copies::chunks_of,
     entry::{
         AlternateRecord, LedgerRecord, MessageRecord, RawRecord, Record, ReportRecord, Summary, VerdictRecord,
         encode_entry,
@@ -11,6 +12,7 @@ use super::{
     format::record::Content as RecordContent,
     header::summarise,
     index::{apply, has_ledger, is_stored},
+    packs::Place,
     recipe::Hex,
     report::Outcome,
     write::Writer,
@@ -178,8 +180,10 @@ impl Store {
         let mut commit = Commit { pack_bytes, record_bytes, ..Commit::default() };
         self.packs.fresh();
         self.records.fresh();
+        let copies = std::mem::take(&mut self.copies);
         for waiting in std::mem::take(&mut self.pending) {
-            match self.read_back(waiting.number, &waiting.receipt) {
+            let copied = copies.iter().try_for_each(|id| self.copy_is_whole(id));
+            match copied.and_then(|()| self.read_back(waiting.number, &waiting.receipt)) {
                 Ok(()) => commit.receipts.push(waiting.receipt),
                 Err(error) => commit.failures.push((waiting.receipt.uidl, error)),
             }
@@ -194,10 +198,19 @@ impl Store {
         if self.payloads.is_empty() {
             return Ok((0, 0));
         }
-        let synced = self.packs.sync()?;
         let payloads = std::mem::take(&mut self.payloads);
         let first = self.head.number + 1;
-        let (head, places) = self.records.append(&self.head, &payloads)?;
+        let batches = self.records.seal(&self.head, &payloads)?;
+        // The second copy first, under the sync that the packs get anyway.
+        for (_, batch) in &batches {
+            for chunk in chunks_of(self.records.form(), batch) {
+                let id = self.keys.chunk_id(&chunk);
+                self.packs.append(id, &chunk)?;
+                self.copies.push(id);
+            }
+        }
+        let synced = self.packs.sync()?;
+        let (head, places) = self.records.append(&self.head, &batches)?;
         let octets = places.first().map_or(0, |first| head.end - first.offset);
         self.head = head;
         let mut batch = std::mem::take(&mut self.batch);
@@ -215,6 +228,12 @@ impl Store {
         batch.apply(&mut *self.catalog)?;
         self.uncommitted = 0;
         Ok((synced.octets, octets))
+    }
+
+    /// Reads the second copy of a batch.
+    fn copy_is_whole(&self, id: &[u8; 32]) -> StoreResult<()> {
+        let place = self.clear_value(Space::Chunks, &[id])?.and_then(|octets| Place::decode(&octets));
+        self.packs.read(id, &place.ok_or(StoreError::CatalogDamaged)?).map(drop)
     }
 
     /// Rebuilds the whole report from the disk.

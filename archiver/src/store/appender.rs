@@ -66,6 +66,11 @@ impl Appender {
         self.open = Some(OpenPack { id, file, len, entries, unsynced: true, new: true });
     }
 
+    /// Leaves the open pack as it is. What was appended to it must have been synced.
+    pub(crate) fn leave(&mut self) {
+        self.open = None;
+    }
+
     /// Seals a group and appends it.
     pub(crate) fn append(&mut self, ids: &[ChunkId], group: &[u8], class: Class) -> StoreResult<()> {
         let small = class.compress(group);

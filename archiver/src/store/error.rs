@@ -84,6 +84,9 @@ pub enum StoreError {
         /// What is wrong and what to do.
         detail: String,
     },
+    /// Packs without records.
+    #[error("the records of the store in {} are gone, its packs are not; `store rebuild-records` makes them again", .0.display())]
+    RecordsMissing(PathBuf),
     /// There is no escrow.
     #[error("the store in {} has no escrow; `store rekey --escrow` sets one", .0.display())]
     NoEscrow(PathBuf),
@@ -211,7 +214,10 @@ fn exit(error: &StoreError) -> Exit {
         StoreError::Member { error, .. } | StoreError::Copy { error, .. } => exit(error),
         StoreError::Present(_) | StoreError::Refused { .. } => Exit::Refused,
         StoreError::Protected { .. } | StoreError::WriteProtected(_) => Exit::Refused,
-        StoreError::Damaged { .. } | StoreError::ChunkMissing(_) | StoreError::ReadBack { .. } => Exit::Attention,
+        StoreError::Damaged { .. }
+        | StoreError::ChunkMissing(_)
+        | StoreError::ReadBack { .. }
+        | StoreError::RecordsMissing(_) => Exit::Attention,
         _ => Exit::Cannot,
     }
 }

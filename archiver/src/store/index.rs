@@ -143,7 +143,11 @@ pub(crate) fn apply(view: &mut View<'_>, totals: &mut Totals, number: u64, recor
         Record::Moved(moved) => apply_moved(view, totals, moved).map(|()| 0),
         Record::Deletion(deletion) => take_out(view, totals, number, &deletion.out).map(|()| 0),
         Record::Loss(loss) => apply_loss(view, number, loss).map(|()| 0),
-        Record::Lost(_) | Record::Compaction(_) => Ok(0),
+        Record::Compaction(compaction) => {
+            compaction.packs.iter().for_each(|pack| view.remove(Space::Packs, &[&pack.0]));
+            Ok(0)
+        }
+        Record::Lost(_) => Ok(0),
     }
 }
 

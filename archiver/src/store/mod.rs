@@ -11,6 +11,8 @@ mod appender;
 pub mod base64;
 mod beside;
 mod catalog;
+mod compact;
+mod copies;
 mod delete;
 pub mod entry;
 mod error;
@@ -31,6 +33,7 @@ mod read;
 pub mod recipe;
 mod records;
 mod rekey;
+mod repair;
 mod report;
 mod scan;
 pub mod split;
@@ -41,6 +44,8 @@ mod worker;
 mod write;
 
 pub(crate) use beside::{Appearance, Elsewhere, StoreCard, StoreState};
+pub use compact::{Compacted, Compacting};
+pub use copies::{RebuiltRecords, rebuild_records};
 pub use delete::{Deleted, Deletion};
 pub use error::{StoreError, StoreResult};
 pub use escrow::{EscrowIdentity, check_recipient};
@@ -53,6 +58,7 @@ pub use log::{Log, LogHead, Walked};
 pub(crate) use moving::Bundle;
 pub use open::rebuild_catalog;
 pub use rekey::{EscrowChange, PassphraseChange, Rekey, rekey, restore_unlock};
+pub use repair::{LostContent, Repaired, repair};
 pub use report::{Collected, Commit, NewReport, Outcome, Pending, StoreReceipt};
 pub use unlock::{Unlock, UnlockKey};
 pub use verify::{Depth, Problem, Verified};
@@ -77,6 +83,8 @@ pub struct Store {
     pending: Vec<add::Waiting>,
     /// Records of the next commit, not sealed yet.
     payloads: Vec<format::record::Content>,
+    /// Chunks with the second copy of what was committed last.
+    copies: Vec<format::pack::ChunkId>,
     uncommitted: u64,
     writable: bool,
     /// Why nothing more is taken.

@@ -3,6 +3,7 @@
 use super::{
     Store, StoreError, StoreResult, Unlock, UnlockKey,
     catalog::{Batch, Catalog, FjallCatalog, MemoryCatalog, Space, View},
+    copies::is_copy,
     index::{Totals, apply},
     keyring::Keyring,
     packs::{PackFile, Packs, Place},
@@ -133,6 +134,7 @@ impl Store {
             batch: Batch::default(),
             pending: Vec::new(),
             payloads: Vec::new(),
+            copies: Vec::new(),
             uncommitted: 0,
             writable,
             failed: None,
@@ -233,10 +235,11 @@ impl Store {
         Ok(end)
     }
 
-    /// The catalog may never know more than the records.
+    /// The catalog may never know more than the records; and packs that hold copies of records without any record are
+    /// no empty store.
     fn check_head(&self) -> StoreResult<()> {
         if self.head.file == 0 {
-            return Ok(());
+            return if self.records.list()?.is_empty() { self.check_copies() } else { Ok(()) };
         }
         let len = self.records.list()?.into_iter().find(|(number, _)| *number == self.head.file).map(|(_, len)| len);
         if len.is_some_and(|len| len >= self.head.end) || !self.writable {
@@ -248,6 +251,18 @@ impl Store {
             self.head.number
         );
         Err(StoreError::damaged(&self.records.path(self.head.file), len.unwrap_or(0), detail))
+    }
+
+    fn check_copies(&self) -> StoreResult<()> {
+        for pack in self.packs.list()?.0 {
+            for entry in self.packs.scan(&pack, true)?.entries {
+                let place = Place { pack: pack.id, offset: entry.offset, index: entry.index };
+                if self.packs.read(&entry.id, &place).is_ok_and(|chunk| is_copy(&chunk)) {
+                    return Err(StoreError::RecordsMissing(self.dir.clone()));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Takes over where the log stands; a torn end is settled by beginning a new file behind it.
@@ -338,7 +353,7 @@ fn open_catalog(path: &Path, disk: &dyn Disk) -> StoreResult<FjallCatalog> {
     }
 }
 
-fn remove_catalog(path: &Path, disk: &dyn Disk) -> StoreResult<()> {
+pub(super) fn remove_catalog(path: &Path, disk: &dyn Disk) -> StoreResult<()> {
     match disk.remove_tree(path) {
         Err(error) if !error.is_missing() => Err(error.into()),
         _ => Ok(()),

@@ -218,6 +218,25 @@ impl Packs {
         self.worker()?.sync()
     }
 
+    /// The open pack is left as it is, whole and unsealed; what comes next begins a new one.
+    pub(crate) fn leave_open_pack(&mut self) -> StoreResult<()> {
+        match (&mut self.appender, &mut self.worker) {
+            (Some(appender), _) => appender.leave(),
+            (None, Some(worker)) => worker.leave()?,
+            (None, None) => {}
+        }
+        Ok(())
+    }
+
+    /// Nothing of a pack is kept open any more.
+    pub(crate) fn forget(&mut self, id: &PackId) {
+        let mut readers = locked(&self.readers);
+        readers.files.remove(id);
+        readers.order.retain(|other| other != id);
+        drop(readers);
+        *locked(&self.groups) = Groups::default();
+    }
+
     /// From now on every pack is read from the disk, not from the page cache, once.
     pub(crate) fn fresh(&self) {
         locked(&self.readers).dropped = Some(HashSet::new());

@@ -378,22 +378,37 @@ impl Records {
         Ok((head, number, file))
     }
 
-    /// Appends records behind `head` and syncs them: the commit point. Returns where the log then stands and where
-    /// each record lies.
-    pub(crate) fn append(&mut self, head: &Head, records: &[Content]) -> StoreResult<(Head, Vec<RecordPlace>)> {
-        let (mut head, number, mut file) = self.last(head)?;
-        let (mut octets, mut places) = (Vec::new(), Vec::new());
-        let mut rest = records;
+    /// Records as they will stand behind `head`: batches, each with the number of its records. Nothing is written.
+    pub(crate) fn seal(&self, head: &Head, records: &[Content]) -> StoreResult<Vec<(u64, Vec<u8>)>> {
+        let (mut number, mut hash, mut batches, mut rest) = (head.number, head.hash, Vec::new(), records);
         while !rest.is_empty() {
             let (batch, after) = rest.split_at(Content::batch_len(rest));
             rest = after;
-            let sealed = seal_batch(&self.keys, self.keys.current(), head.number + 1, head.hash, batch, random());
+            let sealed = seal_batch(&self.keys, self.keys.current(), number + 1, hash, batch, random());
             let sealed = sealed.map_err(|error| StoreError::Failed(error.to_string()))?;
-            places.extend(batch.iter().map(|_| RecordPlace { file: number, offset: head.end }));
-            head.number += batch.len() as u64;
-            head.hash = record_hash(&sealed);
+            number += batch.len() as u64;
+            hash = record_hash(&sealed);
+            batches.push((batch.len() as u64, sealed));
+        }
+        Ok(batches)
+    }
+
+    /// The form that new batches have.
+    pub(crate) fn form(&self) -> Form {
+        Form::Batches(self.keys.current())
+    }
+
+    /// Appends batches behind `head`, for which they were sealed, and syncs them: the commit point. Returns where the
+    /// log then stands and where each record lies.
+    pub(crate) fn append(&mut self, head: &Head, batches: &[(u64, Vec<u8>)]) -> StoreResult<(Head, Vec<RecordPlace>)> {
+        let (mut head, number, mut file) = self.last(head)?;
+        let (mut octets, mut places) = (Vec::new(), Vec::new());
+        for (count, sealed) in batches {
+            places.extend((0..*count).map(|_| RecordPlace { file: number, offset: head.end }));
+            head.number += count;
+            head.hash = record_hash(sealed);
             head.end += sealed.len() as u64;
-            octets.extend_from_slice(&sealed);
+            octets.extend_from_slice(sealed);
         }
         // Taken out while it is written to: after an error nothing is ever appended to it again.
         file.write_all(&octets).map_err(|e| DiskError::new("write", file.path(), e))?;

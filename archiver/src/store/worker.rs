@@ -33,6 +33,7 @@ pub(crate) struct Group {
 enum Order {
     Append(Group),
     Sync(SyncSender<StoreResult<Synced>>),
+    Leave,
 }
 
 /// The thread, seen from outside. It ends when this is dropped; what was not synced then is nowhere promised.
@@ -68,6 +69,11 @@ impl Worker {
         answered.recv().map_err(|_| gone())?
     }
 
+    /// Leaves the open pack as it is; see [`Appender::leave`].
+    pub(crate) fn leave(&mut self) -> StoreResult<()> {
+        self.order(Order::Leave)
+    }
+
     fn order(&self, order: Order) -> StoreResult<()> {
         let orders = self.orders.as_ref().ok_or_else(gone)?;
         orders.send(order).map_err(|_| gone())
@@ -100,6 +106,7 @@ fn work(mut appender: Appender, todo: &Receiver<Order>, tell: &AtomicBool) {
                 }
             }
             Order::Append(_) => {}
+            Order::Leave => appender.leave(),
             Order::Sync(answer) => {
                 let result = match failure.take() {
                     Some(error) => Err(error),

@@ -3,7 +3,7 @@
 
 use super::{Catalog, Change, Pair};
 use crate::store::{StoreError, StoreResult};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use postkeep_shared::disk::{DiskError, is_hindrance};
 use std::path::{Path, PathBuf};
 
@@ -65,6 +65,10 @@ impl Catalog for FjallCatalog {
             Ok((key.to_vec(), value.to_vec()))
         });
         last.transpose()
+    }
+
+    fn persist(&mut self) -> StoreResult<()> {
+        self.database.persist(PersistMode::SyncAll).map_err(|error| failed(&self.path, error))
     }
 
     fn change(&mut self, changes: &mut dyn Iterator<Item = Change>) -> StoreResult<()> {

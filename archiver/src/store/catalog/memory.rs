@@ -19,6 +19,10 @@ impl Catalog for MemoryCatalog {
         Box::new(range.map(|(key, value)| Ok((key.clone(), value.clone()))))
     }
 
+    fn persist(&mut self) -> StoreResult<()> {
+        Ok(())
+    }
+
     fn change(&mut self, changes: &mut dyn Iterator<Item = Change>) -> StoreResult<()> {
         for (key, value) in changes {
             match value {

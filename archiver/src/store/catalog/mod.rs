@@ -76,6 +76,9 @@ pub(crate) trait Catalog: Send {
         self.prefix(prefix).last().transpose()
     }
 
+    /// Brings every change so far to stable storage: before files go that the pairs of before named.
+    fn persist(&mut self) -> StoreResult<()>;
+
     /// Makes changes, all or none.
     fn change(&mut self, changes: &mut dyn Iterator<Item = Change>) -> StoreResult<()>;
 }
