@@ -19,11 +19,14 @@ use postkeep_shared::{
 use serde_json::{Value, json};
 use std::{path::Path, sync::Arc};
 
+/// Whether all is well, the JSON, the lines for people.
+type Told = (bool, Value, Vec<String>);
+
 /// Does something with every store that may be changed; exit 1 when one is not well afterwards.
 fn each(
     config: Option<&Path>,
     json: bool,
-    work: &mut dyn FnMut(&Path, &Unlock<'_>, &Arc<dyn Disk>) -> Result<(bool, Value, Vec<String>), Failure>,
+    work: &mut dyn FnMut(&Path, &Unlock<'_>, &Arc<dyn Disk>) -> Result<Told, Failure>,
 ) -> Result<Exit, Failure> {
     let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
     let (config, _lock) = load_and_lock(config, &*disk)?;
