@@ -22,12 +22,11 @@ use std::{path::Path, sync::Arc};
 /// Whether all is well, the JSON, the lines for people.
 type Told = (bool, Value, Vec<String>);
 
+/// What is done with one store.
+type Work<'a> = dyn FnMut(&Path, &Unlock<'_>, &Arc<dyn Disk>) -> Result<Told, Failure> + 'a;
+
 /// Does something with every store that may be changed; exit 1 when one is not well afterwards.
-fn each(
-    config: Option<&Path>,
-    json: bool,
-    work: &mut dyn FnMut(&Path, &Unlock<'_>, &Arc<dyn Disk>) -> Result<Told, Failure>,
-) -> Result<Exit, Failure> {
+fn each(config: Option<&Path>, json: bool, work: &mut Work<'_>) -> Result<Exit, Failure> {
     let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
     let (config, _lock) = load_and_lock(config, &*disk)?;
     let folder = Folder::of(&config, Arc::clone(&disk));
