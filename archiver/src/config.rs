@@ -15,6 +15,7 @@ use crate::{
     filing::{self, Rules, Template},
     journal::Profile,
     probe::Probe,
+    store::CatalogMemory,
     watch::ArchiverAlarms,
 };
 use postkeep_shared::{
@@ -53,6 +54,8 @@ pub struct ArchiverConfig {
     pub sources: Vec<Source>,
     /// Messages after which a store is followed by the next.
     pub new_store_at: u64,
+    /// Memory for the catalog of each open store.
+    pub catalog_memory: CatalogMemory,
     /// How `serve` works.
     pub serve: ServeConfig,
     /// Where metrics and health are told.
@@ -235,7 +238,8 @@ impl ArchiverConfig {
                 table.mistake("name", format!("`{}` names a source before this one; choose another", source.name));
             }
         }
-        let new_store_at = new_store_at(&root.section("store"));
+        let store = root.section("store");
+        let (new_store_at, catalog_memory) = (new_store_at(&store), catalog_memory(&store));
         let serve = ServeConfig::read(&root.section("serve"));
         let metrics = MetricsConfig::read(&root.section("metrics"));
         let alarms = ArchiverAlarms::take(&config, root);
@@ -252,6 +256,7 @@ impl ArchiverConfig {
             sub_addressing,
             sources,
             new_store_at,
+            catalog_memory,
             serve,
             metrics,
             alarms,
@@ -359,6 +364,12 @@ fn sub_addressing(root: &Section) -> Option<char> {
 fn new_store_at(section: &Section) -> u64 {
     let number = section.integer("new_store_at", 1..=i64::MAX);
     number.and_then(|number| u64::try_from(number).ok()).unwrap_or(NEW_STORE_AT)
+}
+
+/// MiB, from 8 on.
+fn catalog_memory(section: &Section) -> CatalogMemory {
+    let mebibytes = section.integer("catalog_memory", 8..=65_536).and_then(|number| u64::try_from(number).ok());
+    mebibytes.map_or_else(CatalogMemory::default, |mebibytes| CatalogMemory(mebibytes * 1024 * 1024))
 }
 
 fn log(section: &Section) -> Log {

@@ -19,7 +19,7 @@ pub use transfer::{Moved, Which};
 
 use crate::{
     config::ArchiverConfig,
-    store::{Store, StoreError, StoreResult, StoreState, Unlock, UnlockKey},
+    store::{CatalogMemory, Store, StoreError, StoreResult, StoreState, Unlock, UnlockKey},
 };
 use postkeep_shared::disk::Disk;
 use std::{path::Path, sync::Arc};
@@ -33,6 +33,7 @@ pub struct Archive {
     disabled: Vec<String>,
     /// Messages after which the next store begins.
     new_store_at: u64,
+    catalog_memory: CatalogMemory,
 }
 
 /// One open store.
@@ -95,7 +96,14 @@ impl Archive {
     #[must_use]
     pub fn alone(store: Store) -> Self {
         let member = Member { name: "main".to_owned(), state: StoreState::Current, store };
-        Self { folder: None, members: vec![member], current: Some(0), disabled: Vec::new(), new_store_at: u64::MAX }
+        Self {
+            folder: None,
+            members: vec![member],
+            current: Some(0),
+            disabled: Vec::new(),
+            new_store_at: u64::MAX,
+            catalog_memory: CatalogMemory::default(),
+        }
     }
 
     /// Opens the stores of a copy for reading: every folder in `stores`, whatever its state.
@@ -103,8 +111,14 @@ impl Archive {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_copy(stores: &Path, unlock: &Unlock<'_>, disk: &Arc<dyn Disk>) -> StoreResult<Self> {
-        let mut archive =
-            Self { folder: None, members: Vec::new(), current: None, disabled: Vec::new(), new_store_at: u64::MAX };
+        let mut archive = Self {
+            folder: None,
+            members: Vec::new(),
+            current: None,
+            disabled: Vec::new(),
+            new_store_at: u64::MAX,
+            catalog_memory: CatalogMemory::default(),
+        };
         let entries = match disk.list(stores) {
             Err(error) if error.is_missing() => return Err(StoreError::Absent(stores.to_owned())),
             other => other?,
@@ -121,12 +135,19 @@ impl Archive {
     }
 
     fn open_with(config: &ArchiverConfig, disk: &Arc<dyn Disk>, write: bool) -> StoreResult<Self> {
+        let memory = config.catalog_memory;
         let folder = Folder::of(config, Arc::clone(disk));
         let key = folder.unlock_key()?;
         let found = folder.list()?;
         let several = found.len() > 1;
-        let mut archive =
-            Self { folder: None, members: Vec::new(), current: None, disabled: Vec::new(), new_store_at: u64::MAX };
+        let mut archive = Self {
+            folder: None,
+            members: Vec::new(),
+            current: None,
+            disabled: Vec::new(),
+            new_store_at: u64::MAX,
+            catalog_memory: memory,
+        };
         for found in found {
             let name = found.name.clone();
             let named = |error: StoreError| match several {
@@ -140,8 +161,8 @@ impl Archive {
             }
             let unlock = Unlock::Key(&key);
             let store = match write && state != StoreState::WriteProtected {
-                true => Store::open(&found.dir, &unlock, Arc::clone(disk)),
-                false => Store::open_read(&found.dir, &unlock, Arc::clone(disk)),
+                true => Store::open_within(&found.dir, &unlock, Arc::clone(disk), memory),
+                false => Store::open_read_within(&found.dir, &unlock, Arc::clone(disk), memory),
             };
             if state == StoreState::Current {
                 archive.current = Some(archive.members.len());

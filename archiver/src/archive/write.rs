@@ -173,7 +173,7 @@ impl Archive {
         let next = match self.members.iter().position(|member| member.name == found.name) {
             Some(at) => at,
             None => {
-                let store = Store::open(&found.dir, &Unlock::Key(&key), disk)?;
+                let store = Store::open_within(&found.dir, &Unlock::Key(&key), disk, self.catalog_memory)?;
                 self.members.push(Member { name: found.name, state: StoreState::Current, store });
                 self.members.len() - 1
             }

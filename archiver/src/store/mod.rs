@@ -67,6 +67,17 @@ use postkeep_shared::disk::Disk;
 use serde::Serialize;
 use std::{path::PathBuf, sync::Arc};
 
+/// Octets that the catalog of an open store may hold in memory, beside what its library needs for its own (some 10 MiB,
+/// and the index blocks of open tables).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CatalogMemory(pub u64);
+
+impl Default for CatalogMemory {
+    fn default() -> Self {
+        Self(32 * 1024 * 1024)
+    }
+}
+
 /// An open store. One process writes at a time (the caller holds `data/lock`); others may read.
 pub struct Store {
     dir: PathBuf,

@@ -1,7 +1,7 @@
 //! Making and opening a store, and bringing its catalog up to packs and records.
 
 use super::{
-    Store, StoreError, StoreResult, Unlock, UnlockKey,
+    CatalogMemory, Store, StoreError, StoreResult, Unlock, UnlockKey,
     catalog::{Batch, Catalog, FjallCatalog, MemoryCatalog, Space, View},
     copies::is_copy,
     index::{Totals, apply},
@@ -79,15 +79,28 @@ impl Store {
     /// # Errors
     /// [`StoreError::WrongKey`], [`StoreError::Absent`], [`StoreError::Damaged`], [`StoreError::CatalogInUse`].
     pub fn open(dir: &Path, unlock: &Unlock<'_>, disk: Arc<dyn Disk>) -> StoreResult<Store> {
+        Self::open_within(dir, unlock, disk, CatalogMemory::default())
+    }
+
+    /// As [`Self::open`], with as much memory for the catalog as told.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_within(
+        dir: &Path,
+        unlock: &Unlock<'_>,
+        disk: Arc<dyn Disk>,
+        memory: CatalogMemory,
+    ) -> StoreResult<Store> {
         let keys = Arc::new(open_keys_to_write(dir, unlock, &*disk)?);
         let path = dir.join("catalog");
-        let catalog = open_catalog(&path, &*disk)?;
+        let catalog = open_catalog(&path, &*disk, memory)?;
         let mut store = Self::assemble(dir, keys, disk, Box::new(catalog), true);
         if !store.read_head()? {
             // Missing, of another store, or not readable: built anew.
             store.catalog = Box::new(MemoryCatalog::default());
             remove_catalog(&path, &*store.disk)?;
-            store.catalog = Box::new(open_catalog(&path, &*store.disk)?);
+            store.catalog = Box::new(open_catalog(&path, &*store.disk, memory)?);
         }
         store.bring_up()?;
         store.resume()?;
@@ -99,10 +112,23 @@ impl Store {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_read(dir: &Path, unlock: &Unlock<'_>, disk: Arc<dyn Disk>) -> StoreResult<Store> {
+        Self::open_read_within(dir, unlock, disk, CatalogMemory::default())
+    }
+
+    /// As [`Self::open_read`], with as much memory for the catalog as told.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_read_within(
+        dir: &Path,
+        unlock: &Unlock<'_>,
+        disk: Arc<dyn Disk>,
+        memory: CatalogMemory,
+    ) -> StoreResult<Store> {
         let keys = Arc::new(open_keys(dir, unlock, &*disk)?);
         let path = dir.join("catalog");
         let there = disk.entry(&path).is_ok_and(|entry| entry.is_dir);
-        let found = if there { FjallCatalog::open(&path).ok().flatten() } else { None };
+        let found = if there { FjallCatalog::open(&path, memory).ok().flatten() } else { None };
         if let Some(catalog) = found {
             let mut store = Self::assemble(dir, Arc::clone(&keys), Arc::clone(&disk), Box::new(catalog), false);
             if store.read_head()? {
@@ -332,11 +358,11 @@ fn open_keys_to_write(dir: &Path, unlock: &Unlock<'_>, disk: &dyn Disk) -> Store
 }
 
 /// Opens the catalog for a writer; one that cannot be opened is built anew.
-fn open_catalog(path: &Path, disk: &dyn Disk) -> StoreResult<FjallCatalog> {
+fn open_catalog(path: &Path, disk: &dyn Disk, memory: CatalogMemory) -> StoreResult<FjallCatalog> {
     let mut waited = Duration::ZERO;
     let mut again = true;
     loop {
-        match FjallCatalog::open(path) {
+        match FjallCatalog::open(path, memory) {
             Ok(Some(catalog)) => return Ok(catalog),
             Ok(None) if waited < PATIENCE => {
                 let pause = Duration::from_millis(100);

@@ -13,7 +13,19 @@ use postkeep_shared::{
     receipt::{Entry, NodeKey},
 };
 use serde_json::{Value, json};
-use std::path::Path;
+use std::{collections::BinaryHeap, path::Path};
+
+/// Appearances that are sorted at a time, 48 octets each: a larger archive is gone through once for each million, so that
+/// it is never in memory whole.
+const SORTED: usize = 1024 * 1024;
+
+/// What an appearance is listed by: its date first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Sorted {
+    date: Option<i64>,
+    id: [u8; 16],
+    place: [u8; 16],
+}
 
 impl Store {
     /// Whether a report was committed before.
@@ -60,23 +72,42 @@ impl Store {
         each: &mut dyn FnMut(Listed) -> StoreResult<()>,
     ) -> StoreResult<()> {
         let owner = owner_key(&self.keys, owner);
-        let pairs = sealed_pairs::<InstanceEntry>(&*self.catalog, &self.keys, Space::Instances, &[&owner]);
-        // Dates and keys only: a large archive must not be in memory whole.
-        let mut order = Vec::new();
-        for pair in pairs {
+        let mut after = None;
+        loop {
+            let order = self.sorted(&owner, folder, after)?;
+            for Sorted { place, .. } in &order {
+                if let Some(entry) = self.value::<InstanceEntry>(Space::Instances, &[&owner, place])? {
+                    each(entry.listed)?;
+                }
+            }
+            if order.len() < SORTED {
+                return Ok(());
+            }
+            after = order.last().copied();
+        }
+    }
+
+    /// The first [`SORTED`] appearances behind `after`, in order.
+    fn sorted(&self, owner: &[u8; 16], folder: Option<&str>, after: Option<Sorted>) -> StoreResult<Vec<Sorted>> {
+        let mut first = BinaryHeap::new();
+        for pair in sealed_pairs::<InstanceEntry>(&*self.catalog, &self.keys, Space::Instances, &[owner]) {
             let (key, entry) = pair?;
-            if folder.is_none_or(|folder| entry.listed.folder == folder) {
-                order.push((entry.date, entry.listed.id, key));
+            if folder.is_some_and(|folder| entry.listed.folder != folder) {
+                continue;
+            }
+            let id = HEXLOWER.decode(entry.listed.id.as_bytes()).ok().and_then(|id| id.try_into().ok());
+            let (Some(id), Some(place)) = (id, key.last_chunk().copied()) else {
+                return Err(super::StoreError::CatalogDamaged);
+            };
+            let next = Sorted { date: entry.date, id, place };
+            if after.is_none_or(|after| next > after) {
+                first.push(next);
+                if first.len() > SORTED {
+                    first.pop();
+                }
             }
         }
-        order.sort_unstable();
-        for (_, _, key) in order {
-            let fields = key.get(1..).unwrap_or_default();
-            if let Some(entry) = self.value::<InstanceEntry>(Space::Instances, &[fields])? {
-                each(entry.listed)?;
-            }
-        }
-        Ok(())
+        Ok(first.into_sorted_vec())
     }
 
     /// Every owner who has at least one appearance, sorted.

@@ -2,15 +2,11 @@
 //! `shared::disk`: what it loses in a crash is applied again from the records.
 
 use super::{Catalog, Change, Pair};
-use crate::store::{StoreError, StoreResult};
+use crate::store::{CatalogMemory, StoreError, StoreResult};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use postkeep_shared::disk::{DiskError, is_hindrance};
 use std::path::{Path, PathBuf};
 
-/// Octets of blocks kept in memory.
-const CACHE: u64 = 16 * 1024 * 1024;
-/// Octets written before they go to a table.
-const MEMTABLE: u64 = 8 * 1024 * 1024;
 /// Octets of its own log; the smallest that fjall takes.
 const JOURNAL: u64 = 64 * 1024 * 1024;
 
@@ -22,15 +18,16 @@ pub(crate) struct FjallCatalog {
 }
 
 impl FjallCatalog {
-    /// Opens or makes the catalog in `path`; `None` when another process has it open.
-    pub(crate) fn open(path: &Path) -> StoreResult<Option<Self>> {
-        let builder = Database::builder(path).cache_size(CACHE).max_journaling_size(JOURNAL).worker_threads(1);
+    /// Opens or makes the catalog in `path`; `None` when another process has it open. Half of `memory` keeps blocks; the
+    /// rest is what is written before it goes to a table, while the last such part is on its way there.
+    pub(crate) fn open(path: &Path, memory: CatalogMemory) -> StoreResult<Option<Self>> {
+        let builder = Database::builder(path).cache_size(memory.0 / 2).max_journaling_size(JOURNAL).worker_threads(1);
         let database = match builder.max_cached_files(Some(64)).open() {
             Ok(database) => database,
             Err(fjall::Error::Locked) => return Ok(None),
             Err(error) => return Err(failed(path, error)),
         };
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE);
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(memory.0 / 4);
         let pairs = database.keyspace("catalog", options).map_err(|error| failed(path, error))?;
         Ok(Some(Self { database, pairs, path: path.to_owned() }))
     }
