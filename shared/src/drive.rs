@@ -17,7 +17,7 @@ use tokio::{
 /// Output collected before it is written, so that pipelined replies share a packet.
 const OUTPUT: usize = 32 * 1024;
 /// Octets read at once.
-const INPUT: usize = 16 * 1024;
+const INPUT: usize = 64 * 1024;
 /// Output memory that an idle session keeps.
 const KEPT: usize = 1024;
 

@@ -27,11 +27,21 @@ impl Content {
         Self { block: Vec::new(), size: 0, limit, header: Header::default(), refused: None }
     }
 
-    /// Takes octets of the message; whether it was refused just now.
-    pub(super) fn push(&mut self, octets: &[u8]) -> bool {
+    /// Takes octets of the message, which `write` appends to the block it is given, without another copy; what it
+    /// says, and whether the message was refused just now.
+    pub(super) fn append<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> (T, bool) {
+        let before = self.block.len();
+        let said = write(&mut self.block);
+        (said, self.judge(before))
+    }
+
+    /// Looks at what was appended behind `before`.
+    fn judge(&mut self, before: usize) -> bool {
+        let octets = self.block.get(before..).unwrap_or_default();
         let fits = usize::try_from(self.limit.saturating_sub(self.size)).unwrap_or(usize::MAX);
         self.size = self.size.saturating_add(octets.len() as u64);
         if self.refused.is_some() {
+            self.block.clear();
             return false;
         }
         // Only what fits: of two reasons the one that comes first in the message counts, however it was cut.
@@ -42,7 +52,6 @@ impl Content {
         if self.size > self.limit {
             return self.refuse(replies::TOO_BIG);
         }
-        self.block.extend_from_slice(octets);
         false
     }
 
@@ -132,6 +141,12 @@ impl Header {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Content {
+        fn push(&mut self, octets: &[u8]) -> bool {
+            self.append(|block| block.extend_from_slice(octets)).1
+        }
+    }
 
     #[test]
     fn received_fields_of_the_header_are_counted() {

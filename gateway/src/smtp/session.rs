@@ -7,6 +7,7 @@
 
 use super::{
     accepted::{Accepted, Trouble},
+    content::BLOCK,
     machine::{Config, Event, Smtp},
     policy::Found,
     replies,
@@ -93,10 +94,20 @@ pub async fn serve(
         machine.stop(replies::STOPPED);
     }
     let driver = Driver::new(machine, stream, settings.command_timeout, WRITE_DEADLINE);
-    let (mailboxes, incoming, pace) = (Vec::new(), Vec::new(), Pace::default());
+    let (mailboxes, incoming, last, pace) = (Vec::new(), Vec::new(), Vec::new(), Pace::default());
     let reverse = context.sources.reverse_of(peer.ip());
-    let session =
-        Session { context, peer, tls: tls_already, reverse, mailboxes, incoming, begun: started, pace, stopping: None };
+    let session = Session {
+        context,
+        peer,
+        tls: tls_already,
+        reverse,
+        mailboxes,
+        incoming,
+        last,
+        begun: started,
+        pace,
+        stopping: None,
+    };
     let end = session.run(driver, shutdown).await;
     tracing::info!(
         peer = %peer.ip(),
@@ -122,6 +133,8 @@ struct Session {
     mailboxes: Vec<(Mailbox, Option<bool>)>,
     /// The sealed files of the message under way, in the order of the recipients.
     incoming: Vec<Incoming>,
+    /// The end of the message, less than a block: it goes with the commit.
+    last: Vec<u8>,
     /// When the message under way began.
     begun: Instant,
     /// How fast the client is.
@@ -303,13 +316,20 @@ impl Session {
                 let begun = blocking(|| self.begin(machine, name));
                 machine.begun(self.trouble("begin", begun));
             }
+            Event::Content(block) if block.len() < BLOCK => {
+                self.last = block;
+                machine.written(Ok(()));
+            }
             Event::Content(block) => {
                 let incoming = &mut self.incoming;
                 let written = blocking(|| incoming.iter_mut().try_for_each(|incoming| incoming.write(&block)));
                 machine.written(self.trouble("write", written));
             }
             Event::Commit => self.commit(machine).await,
-            Event::Discard => blocking(|| self.incoming.clear()),
+            Event::Discard => {
+                self.last = Vec::new();
+                blocking(|| self.incoming.clear());
+            }
             Event::Refused { reply, about } => {
                 self.context.counters.refused(&reply);
                 tracing::info!(
@@ -360,6 +380,7 @@ impl Session {
 
     fn begin(&mut self, machine: &Smtp, reverse_name: Option<String>) -> Result<(), SpoolError> {
         self.incoming.clear();
+        self.last = Vec::new();
         let Some(transaction) = machine.transaction() else { return Ok(()) };
         for recipient in transaction.recipients() {
             // Only recipients that were found become part of the transaction.
@@ -385,7 +406,10 @@ impl Session {
 
     async fn commit(&mut self, machine: &mut Smtp) {
         let size = machine.transaction().map_or(0, super::Transaction::size);
-        let committed = self.context.spool.commit(std::mem::take(&mut self.incoming)).await;
+        let committed = {
+            let (incoming, last) = (std::mem::take(&mut self.incoming), std::mem::take(&mut self.last));
+            self.context.spool.commit_with(incoming, last).await
+        };
         match &committed {
             Ok(receipts) => {
                 machine.accepted(&receipts.iter().map(Accepted::from).collect::<Vec<_>>());

@@ -9,7 +9,7 @@ use super::{
     failstop::FailStop,
     index::{Changes, Index},
     layout::{Folder, Layout},
-    together::together,
+    together::Together,
     trash,
     writer::Sealed,
 };
@@ -72,13 +72,14 @@ pub(super) struct Committer {
     pub(super) failstop: FailStop,
     /// Mailboxes in use, opened when first needed.
     pub(super) open: BTreeMap<MailboxId, OpenMailbox>,
+    pub(super) together: Together,
 }
 
 /// What is held open of a mailbox.
 pub(super) struct OpenMailbox {
     ledger: Ledger,
     /// Held across renames, so that an error of the directory cannot be missed.
-    new: Box<dyn DiskDir>,
+    new: Arc<dyn DiskDir>,
 }
 
 impl Committer {
@@ -170,15 +171,16 @@ impl Committer {
         };
         let ledger = Ledger::open(disk, &path, head, Arc::clone(&self.node)).map_err(|e| self.stop(e))?;
         let new = disk.open_dir(&self.layout.folder(mailbox, Folder::New)).map_err(|e| self.failstop.preparing(e))?;
-        self.open.insert(mailbox, OpenMailbox { ledger, new });
+        self.open.insert(mailbox, OpenMailbox { ledger, new: Arc::from(new) });
         Ok(())
     }
 
     /// Everything that must be on stable storage before anybody is told. Every error ends all writing.
     fn make_durable(&mut self, jobs: &[Job]) -> Result<Vec<Vec<Entry>>, SpoolError> {
-        let folders =
-            arrivals(jobs).iter().filter_map(|mailbox| self.open.get(mailbox)).map(|open| &open.new).collect();
-        for synced in together(folders, |new| new.sync()) {
+        let arrivals = arrivals(jobs);
+        let folders = arrivals.iter().filter_map(|mailbox| self.open.get(mailbox));
+        let folders = folders.map(|open| Arc::clone(&open.new)).collect();
+        for synced in self.together.run(folders, |new: Arc<dyn DiskDir>| new.sync()) {
             synced.map_err(|e| self.failstop.syncing(e))?;
         }
         let time_ms = now_ms();
@@ -195,16 +197,22 @@ impl Committer {
             entries.push(of_job);
         }
         let mut changes = Changes::default();
-        let ledgers = self.open.iter_mut().filter(|(mailbox, _)| touched.contains(mailbox));
-        let commit = |(mailbox, open): (&MailboxId, &mut OpenMailbox)| {
-            open.ledger.commit().map(|()| (*mailbox, open.ledger.head()))
+        let ledgers = touched.iter().filter_map(|mailbox| self.open.remove_entry(mailbox)).collect();
+        let commit = |(mailbox, mut open): (MailboxId, OpenMailbox)| {
+            let committed = open.ledger.commit();
+            (mailbox, open, committed)
         };
-        for committed in together(ledgers.collect(), commit) {
-            let (mailbox, head) = committed.map_err(|e| match e {
-                LedgerError::Disk(e) => self.failstop.syncing(e),
-                e => self.failstop.stop(e),
-            })?;
-            changes.head(mailbox, head);
+        let mut failed = None;
+        for (mailbox, open, committed) in self.together.run(ledgers, commit) {
+            match committed {
+                Ok(()) => changes.head(mailbox, open.ledger.head()),
+                Err(LedgerError::Disk(e)) => failed = Some(self.failstop.syncing(e)),
+                Err(e) => failed = Some(self.failstop.stop(e)),
+            }
+            self.open.insert(mailbox, open);
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         entries.iter().flatten().for_each(|entry| changes.entry(entry));
         self.index.apply(changes).map_err(|e| self.failstop.stop(e))?;

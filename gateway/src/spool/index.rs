@@ -1,8 +1,9 @@
 //! The index: what is waiting, and how far of each ledger it reflects. A sled tree that may be deleted at any time.
 //!
-//! Keys: `w` + mailbox + number → the entry's 276 octets; `h` + mailbox → head (number, hash, offset: 48 octets). One
-//! batch per commit holds both, so after a crash the index stands at some earlier commit and the ledger is replayed
-//! from there. It is never asked whether a message is durable; the ledger is.
+//! Keys: `w` + mailbox + number → the entry's 276 octets; `h` + mailbox → head (number, hash, offset: 48 octets). Every
+//! batch holds both, so after a crash the index stands at some earlier commit and the ledger is replayed from there. It
+//! is never asked whether a message is durable; the ledger is. So changes of many commits go into the tree as one
+//! batch, which costs as much as one: when there are enough, and always before anything is read.
 
 use super::SpoolError;
 use crate::ledger::Head;
@@ -19,6 +20,8 @@ use std::{
 
 /// Pages kept in memory.
 const CACHE: u64 = 16 * 1024 * 1024;
+/// Changes that wait for company (an entry and a head are two); about 400 octets each.
+const MAX_WAITING: usize = 512;
 const VERSION_KEY: &[u8] = b"v";
 const VERSION: &[u8] = b"1";
 
@@ -27,6 +30,8 @@ const VERSION: &[u8] = b"1";
 pub(super) struct Index {
     db: sled::Db,
     path: PathBuf,
+    /// Changes that are not in the tree yet, in order.
+    waiting: Arc<Mutex<Vec<Change>>>,
     /// What waits, counted; `None` until somebody asks.
     tally: Arc<Mutex<Option<HashMap<MailboxId, Tally>>>>,
 }
@@ -42,10 +47,13 @@ pub struct Tally {
     pub sealed: u64,
 }
 
+/// A key and its new value; `None` removes it.
+type Change = (Vec<u8>, Option<Vec<u8>>);
+
 /// Changes that belong together.
 #[derive(Default)]
 pub(super) struct Changes {
-    batch: sled::Batch,
+    list: Vec<Change>,
     /// What begins to wait, and what of it ends (by number).
     comes: Vec<(MailboxId, u64, u64)>,
     goes: Vec<(MailboxId, u64)>,
@@ -65,7 +73,7 @@ impl Index {
                 open().map_err(error)?
             }
         };
-        let index = Self { db, path: path.to_owned(), tally: Arc::default() };
+        let index = Self { db, path: path.to_owned(), waiting: Arc::default(), tally: Arc::default() };
         if index.get(VERSION_KEY)?.as_deref() != Some(VERSION) {
             index.db.clear().map_err(error)?;
             index.db.insert(VERSION_KEY, VERSION).map_err(error)?;
@@ -86,6 +94,7 @@ impl Index {
 
     /// Everything that waits in a mailbox, by number.
     pub(super) fn waiting(&self, mailbox: MailboxId) -> Result<Vec<Entry>, SpoolError> {
+        self.settle()?;
         let mut entries = Vec::new();
         for item in self.db.scan_prefix(prefix(b'w', mailbox)) {
             let (_, octets) = item.map_err(|e| self.error(e))?;
@@ -96,6 +105,7 @@ impl Index {
 
     /// When the first of what waits in a mailbox was accepted.
     pub(super) fn oldest(&self, mailbox: MailboxId) -> Result<Option<u64>, SpoolError> {
+        self.settle()?;
         let first = self.db.scan_prefix(prefix(b'w', mailbox)).values().next().transpose();
         let entry = first.map_err(|e| self.error(e))?.map(|octets| self.decode(&octets)).transpose()?;
         Ok(entry.map(|entry| entry.body.time_ms))
@@ -103,6 +113,7 @@ impl Index {
 
     /// Names and numbers of what waits in a mailbox, sorted by name.
     pub(super) fn names(&self, mailbox: MailboxId) -> Result<Vec<(Uidl, u64)>, SpoolError> {
+        self.settle()?;
         let mut names = Vec::new();
         for item in self.db.scan_prefix(prefix(b'w', mailbox)) {
             let (_, octets) = item.map_err(|e| self.error(e))?;
@@ -115,13 +126,13 @@ impl Index {
 
     /// Forgets a mailbox, to be filled anew.
     pub(super) fn forget(&self, mailbox: MailboxId) -> Result<(), SpoolError> {
-        let mut batch = sled::Batch::default();
-        batch.remove(head_key(mailbox));
+        self.settle()?;
+        let mut changes = vec![(head_key(mailbox), None)];
         for key in self.db.scan_prefix(prefix(b'w', mailbox)).keys() {
-            batch.remove(key.map_err(|e| self.error(e))?);
+            changes.push((key.map_err(|e| self.error(e))?.to_vec(), None));
         }
         *self.tally.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.apply(Changes { batch, ..Changes::default() })
+        self.apply(Changes { list: changes, ..Changes::default() })
     }
 
     /// What waits in a mailbox, and when the oldest of it came. Counted once, the first time, and kept up from then on.
@@ -135,6 +146,7 @@ impl Index {
     }
 
     fn count(&self) -> Result<HashMap<MailboxId, Tally>, SpoolError> {
+        self.settle()?;
         let mut counted: HashMap<MailboxId, Tally> = HashMap::new();
         for octets in self.db.scan_prefix(b"w").values() {
             let body = self.decode(&octets.map_err(|e| self.error(e))?)?.body;
@@ -145,11 +157,13 @@ impl Index {
 
     /// Mailboxes the index knows.
     pub(super) fn mailboxes(&self) -> Result<Vec<MailboxId>, SpoolError> {
+        self.settle()?;
         let keys = self.db.scan_prefix(b"h").keys().map(|key| key.map_err(|e| self.error(e)));
         let keys = keys.collect::<Result<Vec<_>, _>>()?;
         Ok(keys.iter().filter_map(|key| Some(MailboxId(key.get(1..)?.try_into().ok()?))).collect())
     }
 
+    /// Takes changes in; every later read sees them.
     pub(super) fn apply(&self, changes: Changes) -> Result<(), SpoolError> {
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(counted) = tally.as_mut() {
@@ -162,14 +176,39 @@ impl Index {
                 counted.entry(mailbox).or_default().comes(size, sealed);
             }
         }
-        self.db.apply_batch(changes.batch).map_err(|e| self.error(e))
+        drop(tally);
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.extend(changes.list);
+        if waiting.len() < MAX_WAITING { Ok(()) } else { self.put(&mut waiting) }
+    }
+
+    /// Puts what waits into the tree.
+    fn settle(&self) -> Result<(), SpoolError> {
+        self.put(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn put(&self, waiting: &mut Vec<Change>) -> Result<(), SpoolError> {
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let mut batch = sled::Batch::default();
+        // A later change of the same key takes the place of an earlier one.
+        for (key, value) in waiting.drain(..) {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        self.db.apply_batch(batch).map_err(|e| self.error(e))
     }
 
     pub(super) fn flush(&self) -> Result<(), SpoolError> {
+        self.settle()?;
         self.db.flush().map(|_| ()).map_err(|e| self.error(e))
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, SpoolError> {
+        self.settle()?;
         self.db.get(key).map_err(|e| self.error(e))
     }
 
@@ -188,11 +227,11 @@ impl Changes {
         let body = &entry.body;
         match body.event {
             Event::Accepted | Event::MovedIn => {
-                self.batch.insert(waiting_key(body.mailbox, body.seq), entry.encode().as_slice());
+                self.list.push((waiting_key(body.mailbox, body.seq), Some(entry.encode().to_vec())));
                 self.comes.push((body.mailbox, body.size, body.sealed_content));
             }
             Event::Removed | Event::MovedOut => {
-                self.batch.remove(waiting_key(body.mailbox, body.refers_to));
+                self.list.push((waiting_key(body.mailbox, body.refers_to), None));
                 self.goes.push((body.mailbox, body.refers_to));
             }
         }
@@ -201,7 +240,7 @@ impl Changes {
     /// The ledger is reflected up to here.
     pub(super) fn head(&mut self, mailbox: MailboxId, head: Head) {
         let octets = [head.seq.to_be_bytes().as_slice(), &head.hash.0, &head.end.to_be_bytes()].concat();
-        self.batch.insert(head_key(mailbox), octets);
+        self.list.push((head_key(mailbox), Some(octets)));
     }
 }
 

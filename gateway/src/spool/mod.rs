@@ -148,6 +148,7 @@ impl Spool {
                     index: index.clone(),
                     failstop: failstop.clone(),
                     open: BTreeMap::new(),
+                    together: together::Together::default(),
                 };
                 let threads = Threads::start(committer, layout.clone(), Arc::clone(&disk))?;
                 (State::Working { index, missing }, found, threads)
@@ -256,9 +257,19 @@ impl Spool {
     /// # Errors
     /// [`SpoolError`]; then none of them was accepted.
     pub async fn commit(&self, messages: Vec<Incoming>) -> Result<Vec<Receipt>, SpoolError> {
+        self.commit_with(messages, Vec::new()).await
+    }
+
+    /// As [`Self::commit`], with the last octets of the message, which are sealed by the thread that syncs: for most
+    /// messages these are all.
+    ///
+    /// # Errors
+    /// [`SpoolError`]; then none of them was accepted.
+    pub async fn commit_with(&self, messages: Vec<Incoming>, last: Vec<u8>) -> Result<Vec<Receipt>, SpoolError> {
         self.may_write()?;
         // Each connection syncs its own file, so that the file system can join concurrent syncs.
-        let seal = move || messages.into_iter().map(Incoming::seal).collect::<Result<Vec<_>, _>>();
+        let seal_one = move |mut incoming: Incoming| incoming.write(&last).and_then(|()| incoming.seal());
+        let seal = move || messages.into_iter().map(seal_one).collect::<Result<Vec<_>, _>>();
         let sealed = tokio::task::spawn_blocking(seal).await;
         let messages = sealed.map_err(|_| self.inner.failstop.stop("sealing a message broke off"))??;
         self.ask(|answer| Job::Accept { messages, answer }).await

@@ -1,52 +1,85 @@
 //! Several syncs at once, so that the file system joins them in one commit of its journal instead of making one each.
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, PoisonError},
-    thread,
-};
+use std::{sync::mpsc, thread};
 
-/// Does the work for every item, all at the same time, and gives the results in their order. One item costs no thread;
-/// where no thread can be had, one item follows the other.
-pub(super) fn together<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
-    if items.len() < 2 {
-        return items.into_iter().map(work).collect();
+/// Threads that help; what is more waits its turn.
+const HELPERS: usize = 7;
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// A few threads, started when first needed and kept. They end with their owner.
+#[derive(Default)]
+pub(super) struct Together {
+    helpers: Vec<mpsc::Sender<Work>>,
+}
+
+impl Together {
+    /// Does the work for every item, all at the same time, and gives the results in the order of the items. One item is
+    /// done here; where no thread can be had, one item follows the other.
+    pub(super) fn run<T, R>(&mut self, mut items: Vec<T>, work: fn(T) -> R) -> Vec<R>
+    where
+        T: Send + 'static,
+        R: Send + 'static,
+    {
+        let Some(last) = items.pop() else { return Vec::new() };
+        let count = items.len();
+        self.start(count);
+        let (done, results) = mpsc::channel();
+        for (place, item) in items.into_iter().enumerate() {
+            let done = done.clone();
+            let task = move || {
+                // Whoever waits is there until all results are.
+                let _ = done.send((place, work(item)));
+            };
+            self.give(place, Box::new(task));
+        }
+        drop(done);
+        let last = work(last);
+        let mut all: Vec<(usize, R)> = results.iter().collect();
+        // A panic in a helper is one here: whoever waits for the committer hears that storage has stopped.
+        assert_eq!(all.len(), count, "a sync broke off");
+        all.sort_unstable_by_key(|(place, _)| *place);
+        all.into_iter().map(|(_, result)| result).chain([last]).collect()
     }
-    let helpers = items.len() - 1;
-    let waiting: Mutex<VecDeque<(usize, T)>> = Mutex::new(items.into_iter().enumerate().collect());
-    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    let done = Mutex::new(Vec::new());
-    let work_on = || {
-        while let Some((place, item)) = next() {
-            let result = work(item);
-            done.lock().unwrap_or_else(PoisonError::into_inner).push((place, result));
+
+    fn start(&mut self, count: usize) {
+        while self.helpers.len() < count.min(HELPERS) {
+            let (sender, tasks) = mpsc::channel::<Work>();
+            let help = move || tasks.iter().for_each(|task| task());
+            if thread::Builder::new().name("sync".into()).spawn(help).is_err() {
+                return;
+            }
+            self.helpers.push(sender);
         }
-    };
-    thread::scope(|scope| {
-        for _ in 0..helpers {
-            // Without a helper the others do its work.
-            let _ = thread::Builder::new().name("sync".into()).spawn_scoped(scope, work_on);
+    }
+
+    fn give(&self, place: usize, task: Work) {
+        let Some(helper) = self.helpers.get(place % self.helpers.len().max(1)) else { return task() };
+        if let Err(mpsc::SendError(task)) = helper.send(task) {
+            task();
         }
-        work_on();
-    });
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    done.sort_unstable_by_key(|(place, _)| *place);
-    done.into_iter().map(|(_, result)| result).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Barrier;
+    use std::sync::{Arc, Barrier};
 
     #[test]
     fn all_at_once_and_in_order() {
-        let barrier = Barrier::new(5);
-        let results = together((0..5).collect(), |n| {
-            barrier.wait();
-            n * 2
-        });
-        assert_eq!(results, [0, 2, 4, 6, 8]);
-        assert_eq!(together(vec![7], |n| n), [7]);
+        let mut together = Together::default();
+        for _ in 0..3 {
+            let barrier = Arc::new(Barrier::new(5));
+            let items = (0..5).map(|n| (n, Arc::clone(&barrier))).collect();
+            let results = together.run(items, |(n, barrier)| {
+                barrier.wait();
+                n * 2
+            });
+            assert_eq!(results, [0, 2, 4, 6, 8]);
+        }
+        assert_eq!(together.run((0..40).collect(), |n| n), (0..40).collect::<Vec<i32>>());
+        assert_eq!(together.run(vec![7], |n| n), [7]);
+        assert!(together.run(Vec::new(), |n: u8| n).is_empty());
     }
 }

@@ -48,14 +48,17 @@ impl Smtp {
     pub(super) fn content(&mut self) -> bool {
         let State::Content(mut way) = std::mem::replace(&mut self.state, State::Command) else { return false };
         let Some(content) = self.transaction.as_mut().and_then(|t| t.content.as_mut()) else { return true };
-        let mut octets = Vec::new();
-        let (used, ended) = way.take(self.input.bytes(), content.room(), &mut octets);
+        let (input, room) = (self.input.bytes(), content.room());
+        let ((used, ended), refused_now) = content.append(|block| {
+            // At once as much as comes, or the block grows in many steps that each copy it.
+            block.reserve(room.min(input.len()));
+            way.take(input, room, block)
+        });
         if used == 0 && !ended {
             self.state = State::Content(way);
             return false;
         }
         self.input.consume(used);
-        let refused_now = content.push(&octets);
         let hopeless = content.refused().is_some() && content.is_hopeless(0);
         let block = content.take_block(ended && way.is_last());
         if refused_now {
