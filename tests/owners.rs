@@ -143,7 +143,7 @@ fn an_address_without_owner_finds_one() -> Result<()> {
     ensure!(pair.archive("@catchall")?.is_empty(), "what somebody owns leaves it");
     ensure!(pair.unowned()? == (1, BTreeMap::from([(team.to_owned(), 1)])), "{:?}", pair.unowned()?);
     let after = pair.archiver.stats()?;
-    for key in ["parts", "part_references", "chunks", "messages", "pack_bytes", "bytes_in"] {
+    for key in ["parts", "part_references", "chunks", "messages", "bytes_in"] {
         ensure!(before.get(key) == after.get(key), "{key}: {before} {after}");
     }
     ensure!(number(&after, "instances")? == number(&before, "instances")? + 1, "two left the catch-all, three came");
@@ -225,7 +225,7 @@ fn refiling_killed_anywhere_ends_the_same() -> Result<()> {
     );
     ensure!(pair.archive("zoe")?.len() == 300 && pair.unowned()?.1.is_empty(), "seed {seed}");
     ensure!(number(&after, "instances")? == number(&before, "instances")? + 300, "seed {seed}: {before} {after}");
-    ensure!(after.get("pack_bytes") == before.get("pack_bytes"), "seed {seed}: {before} {after}");
+    ensure!(after.get("chunks") == before.get("chunks"), "seed {seed}: no content is stored again: {before} {after}");
     let (code, verified) = pair.archiver.verify()?;
     ensure!(code == 0, "seed {seed}: {verified}");
     Ok(())

@@ -280,7 +280,7 @@ fn large_messages_stream_through() {
     add_octets(&mut store, "u2", &big, &verdict, &plan(&["bob"])).expect("adds");
     let again = store.commit().expect("commits");
     assert!(again.failures.is_empty());
-    assert_eq!(again.pack_bytes, 0, "the chunks are found, no second copy");
+    assert!(again.pack_bytes < 4096, "the chunks are found; only the copy of its record is new: {}", again.pack_bytes);
 }
 
 #[test]

@@ -8,10 +8,10 @@
 use super::{
     Store, StoreError, StoreResult,
     catalog::{Space, View},
-    copies::is_copy,
     entry::{CompactionRecord, Record},
     format::record::RecordError,
     index::Gone,
+    keyring::is_copy_id,
     packs::{PackFile, Place},
     recipe::{Hex, Recipe},
     records::{Head, Read},
@@ -156,7 +156,7 @@ impl Store {
             all += u64::from(entry.len);
             let here = self.clear_value(Space::Chunks, &[&entry.id])?.is_some_and(|at| at == place.encode());
             // Copies of records are named nowhere else.
-            if here && (needed.contains(&short(&entry.id)) || is_copy(&self.packs.read(&entry.id, &place)?)) {
+            if here && (needed.contains(&short(&entry.id)) || is_copy_id(&entry.id)) {
                 plan.needed.push((entry.id, place));
                 continue;
             }

@@ -30,7 +30,7 @@ impl Store {
         let (recipe, sha256, size) = (&report.raw.recipe, report.raw.sha256, report.raw.size);
         let found = |receipt, problem| Examined { name: name.clone(), bytes: size, receipt, problem };
         self.set_fresh(true);
-        let mut rebuilt = self.rebuild_checked(recipe, sha256, size, &report.uidl, &mut salted, 0);
+        let mut rebuilt = self.rebuild_checked(recipe, sha256, size, &report.uidl, &mut salted);
         if let (Ok(()), Some(message)) = (&rebuilt, &report.message) {
             rebuilt = self.read_message(&HEXLOWER.encode(&message.id.0), &mut io::sink());
         }

@@ -3,6 +3,7 @@
 //! Every use has its own subkey (`blake3::derive_key`), so that no octet of one use means anything in another. What wraps
 //! the keys is `store.toml` (`store_file.rs`).
 
+use super::copies::is_copy;
 use chacha20poly1305::{
     KeyInit as _, XChaCha20Poly1305, XNonce,
     aead::{Aead as _, Payload},
@@ -14,6 +15,15 @@ use zeroize::Zeroizing;
 pub const NONCE: usize = 24;
 /// Octets that sealing adds.
 pub const TAG: usize = 16;
+
+/// Octets of the hash that are left in the name of a copy of records; zeros follow.
+const COPY_ID: usize = 24;
+
+/// Whether a chunk of this name is a copy of records. A part of a message can look like one; it is kept like one, too.
+#[must_use]
+pub fn is_copy_id(id: &[u8]) -> bool {
+    id.ends_with(&[0; 32 - COPY_ID])
+}
 
 /// A symmetric key that seals octets together with what they belong to.
 pub struct SealKey(XChaCha20Poly1305);
@@ -107,8 +117,19 @@ impl Keyring {
     }
 
     /// Name of octets in packs: keyed, so that nobody without the key can test for the presence of a known file.
+    /// That of a copy of records ends with zeros ([`is_copy_id`]), so that names alone tell content from copies.
     #[must_use]
     pub fn chunk_id(&self, plain: &[u8]) -> [u8; 32] {
+        let mut id = self.chunk_hash(plain);
+        if is_copy(plain) {
+            id.iter_mut().skip(COPY_ID).for_each(|octet| *octet = 0);
+        }
+        id
+    }
+
+    /// The keyed hash of any octets: the name of every chunk in packs of version 1, which hold no copies.
+    #[must_use]
+    pub fn chunk_hash(&self, plain: &[u8]) -> [u8; 32] {
         *blake3::keyed_hash(&self.ids, plain).as_bytes()
     }
 

@@ -173,7 +173,7 @@ pub struct Stats {
     pub parts: u64,
     /// How often messages refer to a part.
     pub part_references: u64,
-    /// Distinct chunks.
+    /// Distinct chunks, without the copies of records.
     pub chunks: u64,
     /// Pack files.
     pub packs: u64,

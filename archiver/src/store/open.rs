@@ -3,9 +3,8 @@
 use super::{
     CatalogMemory, Store, StoreError, StoreResult, Unlock, UnlockKey,
     catalog::{Batch, Catalog, FjallCatalog, MemoryCatalog, Space, View},
-    copies::is_copy,
     index::{Totals, apply},
-    keyring::Keyring,
+    keyring::{Keyring, is_copy_id},
     packs::{PackFile, Packs, Place},
     records::{Head, LogEnd, Read, Records},
     store_file::StoreFile,
@@ -214,15 +213,17 @@ impl Store {
         self.notes.extend(others.iter().map(|path| format!("{} is no pack and was left alone", path.display())));
         for pack in packs {
             let known = self.clear_value(Space::Packs, &[&pack.id])?;
-            if known.as_deref() != Some(&pack.len.to_be_bytes()) {
-                self.learn_pack(&pack)?;
+            let known = known.and_then(|octets| Some(u64::from_be_bytes(*octets.first_chunk()?)));
+            if known != Some(pack.len) {
+                self.learn_pack(&pack, known.unwrap_or_default())?;
             }
         }
         Ok(())
     }
 
-    /// Chunks of a pack that the catalog does not know, or not in full.
-    fn learn_pack(&mut self, pack: &PackFile) -> StoreResult<()> {
+    /// Chunks of a pack that the catalog does not know, or not in full. That it once was longer is not forgotten: only
+    /// `store verify` tells people of it, and only `store repair` settles it.
+    fn learn_pack(&mut self, pack: &PackFile, known: u64) -> StoreResult<()> {
         let scan = self.packs.scan(pack, false)?;
         if let (Some(version), true) = (scan.newer(), self.writable) {
             let (path, version) = (pack.path.clone(), u32::from(version));
@@ -236,7 +237,7 @@ impl Store {
                 Place { pack: pack.id, offset: entry.offset, index: entry.index }.encode(),
             );
         }
-        view.put_clear(Space::Packs, &[&pack.id], pack.len.to_be_bytes().to_vec());
+        view.put_clear(Space::Packs, &[&pack.id], pack.len.max(known).to_be_bytes().to_vec());
         let name = pack.path.display();
         self.notes.extend(scan.torn.map(|at| format!("{name}: the torn end of a write at octet {at} was left behind")));
         self.notes.extend(scan.damage.iter().map(|(at, error)| format!("{name}: octet {at}: {error}")));
@@ -282,8 +283,7 @@ impl Store {
     fn check_copies(&self) -> StoreResult<()> {
         for pack in self.packs.list()?.0 {
             for entry in self.packs.scan(&pack, true)?.entries {
-                let place = Place { pack: pack.id, offset: entry.offset, index: entry.index };
-                if self.packs.read(&entry.id, &place).is_ok_and(|chunk| is_copy(&chunk)) {
+                if is_copy_id(&entry.id) {
                     return Err(StoreError::RecordsMissing(self.dir.clone()));
                 }
             }

@@ -5,6 +5,7 @@ use super::{
     catalog::{Space, key, sealed_last, sealed_pairs},
     entry::{FiledBy, InstanceRecord, ReportRecord, decode_entry},
     index::{CollectedEntry, InstanceEntry, ledger_key, owner_key, rfc3339_ms, source_key},
+    keyring::is_copy_id,
 };
 use data_encoding::HEXLOWER;
 use postkeep_shared::{
@@ -152,8 +153,7 @@ impl Store {
     pub fn stats(&self) -> StoreResult<Stats> {
         let mut stats = self.figures()?;
         for pair in self.catalog.prefix(&key(Space::Chunks, &[])) {
-            pair?;
-            stats.chunks += 1;
+            stats.chunks += u64::from(!is_copy_id(&pair?.0));
         }
         Ok(stats)
     }

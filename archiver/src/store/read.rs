@@ -13,7 +13,10 @@ use super::{
 use data_encoding::HEXLOWER;
 use postkeep_shared::mail::{Digest, Hasher};
 use serde::de::DeserializeOwned;
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
 
 /// Messages within messages that recipes may name: a report, its message, nothing else.
 const MAX_DEPTH: usize = 4;
@@ -41,7 +44,7 @@ impl Store {
         let entry = entry.filter(|entry| entry.gone.is_none_or(|gone| gone.lost));
         let entry = entry.ok_or_else(|| StoreError::NoSuchMessage(uidl.to_owned()))?;
         let report = self.report(entry.record)?;
-        self.rebuild_checked(&report.raw.recipe, report.raw.sha256, report.raw.size, uidl, out, 0)
+        self.rebuild_checked(&report.raw.recipe, report.raw.sha256, report.raw.size, uidl, out)
     }
 
     pub(super) fn message_entry(&self, id: &str) -> StoreResult<MessageEntry> {
@@ -80,6 +83,12 @@ impl Store {
         self.records.read(place, number)
     }
 
+    pub(super) fn shared_record(&self, number: u64) -> StoreResult<Arc<Record>> {
+        let place = self.clear_value(Space::Records, &[&number.to_be_bytes()])?;
+        let place = place.and_then(|octets| RecordPlace::decode(&octets)).ok_or(StoreError::CatalogDamaged)?;
+        self.records.read_shared(place, number)
+    }
+
     pub(super) fn report(&self, number: u64) -> StoreResult<ReportRecord> {
         match self.record(number)? {
             Record::Report(report) => Ok(*report),
@@ -88,11 +97,15 @@ impl Store {
     }
 
     pub(super) fn write_message(&self, entry: &MessageEntry, out: &mut dyn Write, depth: usize) -> StoreResult<()> {
-        let record = self.record(entry.record)?;
+        let record = self.shared_record(entry.record)?;
         let message = record.messages().get(entry.slot).filter(|message| message.summary.id == entry.summary.id);
         let message = message.ok_or(StoreError::CatalogDamaged)?;
         let (summary, recipe) = (&message.summary, &message.recipe);
-        self.rebuild_checked(recipe, summary.sha256, summary.size, &HEXLOWER.encode(&summary.id.0), out, depth)
+        if depth > 0 {
+            // What it is part of is compared as a whole.
+            return self.rebuild(recipe, out, depth);
+        }
+        self.rebuild_checked(recipe, summary.sha256, summary.size, &HEXLOWER.encode(&summary.id.0), out)
     }
 
     /// Puts a message together and compares it with what it must be.
@@ -103,10 +116,9 @@ impl Store {
         size: u64,
         name: &str,
         out: &mut dyn Write,
-        depth: usize,
     ) -> StoreResult<()> {
         let mut hashing = Hashing { out, hasher: Hasher::default(), size: 0 };
-        self.rebuild(recipe, &mut hashing, depth)?;
+        self.rebuild(recipe, &mut hashing, 0)?;
         let detail = if hashing.size != size {
             format!("{} octets instead of {size}", hashing.size)
         } else if hashing.hasher.finish() != Digest(sha256.0) {

@@ -67,6 +67,8 @@ pub(crate) struct Records {
     keys: Arc<Keyring>,
     open: Option<(u64, Box<dyn DiskFile>)>,
     kept: Mutex<VecDeque<(RecordPlace, Arc<Opened>)>>,
+    /// What was read last: a report and the message in it are asked for one after the other.
+    last: Mutex<Option<(u64, Arc<Record>)>>,
 }
 
 /// A frame of a record file.
@@ -93,7 +95,7 @@ pub(crate) struct LogEnd {
 
 impl Records {
     pub(crate) fn new(dir: &Path, disk: Arc<dyn Disk>, keys: Arc<Keyring>) -> Self {
-        Self { dir: dir.to_owned(), disk, keys, open: None, kept: Mutex::default() }
+        Self { dir: dir.to_owned(), disk, keys, open: None, kept: Mutex::default(), last: Mutex::default() }
     }
 
     pub(crate) fn path(&self, file: u64) -> PathBuf {
@@ -313,6 +315,19 @@ impl Records {
         serde_json::from_slice(content).map_err(|error| damaged(format!("record {number} cannot be read: {error}")))
     }
 
+    /// As [`Self::read`], not decoded again when it is the one that was read last in this way.
+    pub(crate) fn read_shared(&self, place: RecordPlace, number: u64) -> StoreResult<Arc<Record>> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, record)) = &*last
+            && *at == number
+        {
+            return Ok(Arc::clone(record));
+        }
+        let record = Arc::new(self.read(place, number)?);
+        *last = Some((number, Arc::clone(&record)));
+        Ok(record)
+    }
+
     fn batch(&self, place: RecordPlace) -> StoreResult<Arc<Opened>> {
         let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, opened)) = kept().iter().find(|(at, _)| *at == place) {
@@ -336,6 +351,7 @@ impl Records {
     /// Lets go of what was opened before: what is read next comes from the files.
     pub(crate) fn fresh(&self) {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Begins a new file behind `head`; used when the last one is full or torn.
@@ -396,6 +412,14 @@ impl Records {
     /// The form that new batches have.
     pub(crate) fn form(&self) -> Form {
         Form::Batches(self.keys.current())
+    }
+
+    /// Makes the file that comes next, where one has to be made; says where the log then stands. A pack may hold a copy
+    /// of a record only when there is a record file: copies without any mean that the files are gone.
+    pub(crate) fn ready(&mut self, head: &Head) -> StoreResult<Head> {
+        let (head, number, file) = self.last(head)?;
+        self.open = Some((number, file));
+        Ok(head)
     }
 
     /// Appends batches behind `head`, for which they were sealed, and syncs them: the commit point. Returns where the

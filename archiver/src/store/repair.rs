@@ -266,7 +266,7 @@ impl Store {
                 if gone.is_some_and(|gone| number < gone.record) {
                     continue;
                 }
-                match self.rebuild_checked(&message.recipe, sha256, size, "", &mut io::sink(), 0) {
+                match self.rebuild_checked(&message.recipe, sha256, size, "", &mut io::sink()) {
                     Ok(()) => drop(whole.insert(id)),
                     Err(error) => {
                         messages.insert(id);
@@ -287,7 +287,7 @@ impl Store {
                     return Ok(());
                 }
                 let raw = &report.raw;
-                match self.rebuild_checked(&raw.recipe, raw.sha256, raw.size, &report.uidl, &mut io::sink(), 0) {
+                match self.rebuild_checked(&raw.recipe, raw.sha256, raw.size, &report.uidl, &mut io::sink()) {
                     Ok(()) => told.reports += 1,
                     Err(error) => {
                         reports.insert(name.clone());

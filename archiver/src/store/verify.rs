@@ -267,7 +267,7 @@ impl Store {
         let (recipe, sha256, size) = (&report.raw.recipe, report.raw.sha256, report.raw.size);
         let mut digest = Receipted::new(report);
         let result = match full {
-            true => self.rebuild_checked(recipe, sha256, size, &report.uidl, &mut digest, 0),
+            true => self.rebuild_checked(recipe, sha256, size, &report.uidl, &mut digest),
             false => self.check_chunks(recipe),
         };
         found.reports += u64::from(result.is_ok());
@@ -316,7 +316,7 @@ impl Store {
         }
         let (sha256, size) = (message.summary.sha256, message.summary.size);
         let result = match full {
-            true => self.rebuild_checked(&message.recipe, sha256, size, &name, &mut io::sink(), 0),
+            true => self.rebuild_checked(&message.recipe, sha256, size, &name, &mut io::sink()),
             false => self.check_chunks(&message.recipe),
         };
         found.messages += u64::from(result.is_ok());

@@ -264,7 +264,7 @@ impl Form {
         let inner = epoch.pack.open(header.nonce, sealed, &bound).ok_or(PackError::Sealed)?;
         let len = header.plain_len as usize;
         let plain = if header.compressed { decompress(&inner, len).ok_or(PackError::Content)? } else { inner };
-        if plain.len() != len || header.id.is_some_and(|id| keys.chunk_id(&plain) != id) {
+        if plain.len() != len || header.id.is_some_and(|id| keys.chunk_hash(&plain) != id) {
             return Err(PackError::Content);
         }
         let chunks = match (header.kind, self) {

@@ -243,8 +243,8 @@ impl Form {
         let inner = epoch.record.open(header.nonce, sealed, &bound).ok_or(RecordError::Sealed)?;
         let len = header.plain_len as usize;
         let plain = if header.compressed { decompress(&inner, len).ok_or(RecordError::Content)? } else { inner };
-        let opened = Opened { first: header.first, plain, batch: matches!(self, Self::Batches(_)) };
-        let whole = opened.plain.len() == len && opened.records().count() == header.count as usize;
+        let opened = Opened::new(header.first, plain, matches!(self, Self::Batches(_)));
+        let whole = opened.plain.len() == len && opened.ends.len() == header.count as usize;
         if whole { Ok(opened) } else { Err(RecordError::Content) }
     }
 }
@@ -254,10 +254,21 @@ impl Form {
 pub struct Opened {
     first: u64,
     plain: Vec<u8>,
-    batch: bool,
+    /// Where the content of each ends; in a batch one line end follows.
+    ends: Vec<usize>,
 }
 
 impl Opened {
+    fn new(first: u64, plain: Vec<u8>, batch: bool) -> Self {
+        let ends = match (batch, plain.last()) {
+            // JSON has no line end outside of white space, and none is written.
+            (true, Some(b'\n')) => memchr::memchr_iter(b'\n', &plain).collect(),
+            (true, _) => Vec::new(),
+            (false, _) => vec![plain.len()],
+        };
+        Self { first, plain, ends }
+    }
+
     /// Number of the first.
     #[must_use]
     pub fn first(&self) -> u64 {
@@ -272,16 +283,18 @@ impl Opened {
 
     /// The content of each, in order.
     pub fn records(&self) -> impl Iterator<Item = &[u8]> {
-        // JSON has no line end outside of white space, and none is written.
-        let lines = if self.batch { self.plain.strip_suffix(b"\n") } else { None };
-        let alone = (!self.batch).then_some(self.plain.as_slice());
-        lines.into_iter().flat_map(|lines| lines.split(|octet| *octet == b'\n')).chain(alone)
+        (0..self.ends.len()).filter_map(|place| self.at(place))
+    }
+
+    fn at(&self, place: usize) -> Option<&[u8]> {
+        let start = place.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |end| end + 1);
+        self.plain.get(start..*self.ends.get(place)?)
     }
 
     /// The content of one, by its number.
     #[must_use]
     pub fn record(&self, number: u64) -> Option<&[u8]> {
-        self.records().nth(usize::try_from(number.checked_sub(self.first)?).ok()?)
+        self.at(usize::try_from(number.checked_sub(self.first)?).ok()?)
     }
 }
 
