@@ -4,6 +4,7 @@
 //! "fetch, keep, do not delete, alarm". A message is deleted only with a [`crate::store::StoreReceipt`], in the session
 //! that showed it, by the name it had there.
 
+mod ahead;
 pub mod backoff;
 mod budget;
 pub mod chain;

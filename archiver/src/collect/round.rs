@@ -311,7 +311,7 @@ impl Rounds {
             probes: &self.probes,
             rules_digest: common.rules_digest,
             stop: common.stop,
-            slot: &slot,
+            slow: slot.given_back(),
         };
         let visit = Visit::new(tools, source, host, &mut report, &mut here)?;
         let visited = visit.run(&common.prepared.connector, &common.prepared.passwords).await;

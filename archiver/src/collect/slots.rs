@@ -27,9 +27,21 @@ pub struct Slots(Arc<Semaphore>);
 /// One slot; given back when dropped.
 #[derive(Debug)]
 pub struct Slot {
-    given_back: Arc<AtomicBool>,
+    given_back: GivenBack,
     /// Holds the permit, for as long as it may.
     holder: Option<AbortHandle>,
+}
+
+/// Whether a slot went to somebody else already, because its visit takes long. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct GivenBack(Arc<AtomicBool>);
+
+impl GivenBack {
+    /// See the type.
+    #[must_use]
+    pub fn is_given_back(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Slots {
@@ -41,13 +53,13 @@ impl Slots {
 
     /// Waits for a slot, first come, first served.
     pub async fn take(&self) -> Slot {
-        let given_back = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&given_back);
+        let given_back = GivenBack::default();
+        let flag = given_back.clone();
         // Nobody closes the semaphore.
         let Ok(permit) = Arc::clone(&self.0).acquire_owned().await else { return Slot { given_back, holder: None } };
         let holder = spawn(async move {
             sleep(LONG).await;
-            flag.store(true, Ordering::Relaxed);
+            flag.0.store(true, Ordering::Relaxed);
             drop(permit);
         });
         Slot { given_back, holder: Some(holder.abort_handle()) }
@@ -55,10 +67,10 @@ impl Slots {
 }
 
 impl Slot {
-    /// Whether it went to somebody else already, because this visit takes long.
+    /// Tells whether it went to somebody else.
     #[must_use]
-    pub fn is_given_back(&self) -> bool {
-        self.given_back.load(Ordering::Relaxed)
+    pub fn given_back(&self) -> GivenBack {
+        self.given_back.clone()
     }
 }
 
@@ -82,7 +94,12 @@ mod tests {
         assert!(timeout(LONG / 2, slots.take()).await.is_err(), "a third slot of two");
         let before = Instant::now();
         let next = slots.take().await;
-        assert!(before.elapsed() <= LONG && slow.is_given_back() && slower.is_given_back() && !next.is_given_back());
+        assert!(
+            before.elapsed() <= LONG
+                && slow.given_back.is_given_back()
+                && slower.given_back.is_given_back()
+                && !next.given_back.is_given_back()
+        );
         // Both go on, and the others have their two slots all the time.
         let other = timeout(Duration::from_millis(1), slots.take()).await.expect("a slot at once");
         drop((next, other));

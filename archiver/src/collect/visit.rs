@@ -1,13 +1,14 @@
 //! One session with one host: ledger, listing, batches of fetch, store, delete, and QUIT.
 //!
 //! Order (docs/durability.md): a batch is fetched; then, holding the store, its messages are judged, added, committed and
-//! read back; only the store's receipts are turned into deletions, in this session, by the name the message has in it. An
+//! read back, while the next batch is fetched; only the store's receipts are turned into deletions, in this session, by the name the message has in it. An
 //! odd message is kept under a name of its own and not deleted.
 //!
 //! Many visits run at once and share one store. It is held for whole batches and never while a server is waited for, so
 //! a slow server delays nobody, and the receipts of a commit are always the ones of the batch before it.
 
 use super::{
+    ahead::{Ahead, Fetching, Wanted},
     budget::Budget,
     examine::examine,
     judge::{self, Expected, Judged},
@@ -17,7 +18,7 @@ use super::{
     report::{HostReport, Report},
     session::{Fetched, Patience, Session, SessionError},
     shared::StoreLock,
-    slots::Slot,
+    slots::GivenBack,
     state::{State, moved},
     tls::Connector,
 };
@@ -35,20 +36,14 @@ use postkeep_shared::{
     receipt::NodeKey,
     run::{Failure, Shutdown, now_ms},
 };
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Duration,
-};
+use std::collections::{BTreeSet, HashMap};
 
 /// Messages of one batch at most.
 const BATCH: usize = 64;
 /// Octets after which a batch takes no further message.
-const BATCH_OCTETS: u64 = 32 * 1024 * 1024;
+const BATCH_OCTETS: u64 = 16 * 1024 * 1024;
 /// Messages that the store is asked about without letting go of it.
 const SORTED_AT_ONCE: usize = 1024;
-/// How long a batch that is being fetched may go on when the program stops: what it has not given by then is fetched
-/// another time.
-const STOP_GRACE: Duration = Duration::from_secs(20);
 
 /// What a visit works with.
 pub(super) struct Tools<'a> {
@@ -61,8 +56,8 @@ pub(super) struct Tools<'a> {
     /// Changes whenever a message that was left might now be filed.
     pub rules_digest: Digest,
     pub stop: &'a Shutdown,
-    /// While it is held, others may have to wait for one.
-    pub slot: &'a Slot,
+    /// Whether others wait for this visit no longer.
+    pub slow: GivenBack,
 }
 
 /// Why a visit ended early.
@@ -193,19 +188,15 @@ impl<'a> Visit<'a> {
             self.odd(format!("{problem}; nothing is deleted in this session"));
         }
         self.waiting = listing.messages.iter().map(Listed::name).collect();
-        let result = self.take_all(&mut session, &listing).await;
-        if result.is_ok() {
+        let taken = self.take_all(session, &listing).await;
+        let result = match taken {
             // Nothing is removed unless this is answered with +OK.
-            match session.quit().await {
-                Ok(()) => {
-                    self.report.deleted += self.marked.len() as u64;
-                    self.waiting = self.waiting.difference(&self.marked).cloned().collect();
-                }
-                Err(error) => {
-                    self.remember()?;
-                    return Err(error.into());
-                }
-            }
+            Ok(session) => session.quit().await.map_err(VisitError::from),
+            Err(error) => Err(error),
+        };
+        if result.is_ok() {
+            self.report.deleted += self.marked.len() as u64;
+            self.waiting = self.waiting.difference(&self.marked).cloned().collect();
         }
         self.remember()?;
         result
@@ -312,29 +303,65 @@ impl<'a> Visit<'a> {
         Ok(())
     }
 
-    async fn take_all(&mut self, session: &mut Session, listing: &Listing) -> Result<(), VisitError> {
+    /// Everything that is listed; gives the session back for the end of it.
+    async fn take_all(&mut self, mut session: Session, listing: &Listing) -> Result<Session, VisitError> {
         let mut budget = Budget::new(self.source.max_per_round);
         let (known, mut items) = self.sort(listing)?;
         for batch in known.chunks(BATCH) {
             if self.tools.stop.is_fired() {
-                return Ok(());
+                return Ok(session);
             }
             let granted = budget.grant(batch.iter().map(|_| 0));
             self.report.postponed += (batch.len() - granted) as u64;
-            items.extend(self.delete_known(session, batch.get(..granted).unwrap_or_default()).await?);
+            items.extend(self.delete_known(&mut session, batch.get(..granted).unwrap_or_default()).await?);
         }
         let mut rest = items.as_slice();
-        while !rest.is_empty() && !budget.is_spent() {
-            if self.tools.stop.is_fired() {
-                return Ok(());
-            }
+        let mut fetched = Vec::new();
+        loop {
             let most = rest.get(..batch_len(rest)).unwrap_or_default();
-            let (batch, after) = rest.split_at(budget.grant(most.iter().map(|item| item.listed.size())));
+            let granted = match self.tools.stop.is_fired() || budget.is_spent() {
+                true => 0,
+                false => budget.grant(most.iter().map(|item| item.listed.size())),
+            };
+            let (next, after) = rest.split_at(granted);
             rest = after;
-            self.batch(session, batch).await?;
+            if next.is_empty() && fetched.is_empty() {
+                break;
+            }
+            let ahead = Ahead::start(session, self.wanted(next), self.fetching());
+            let deletions = self.keep(std::mem::take(&mut fetched))?;
+            let (back, came) = ahead.end().await?;
+            session = back;
+            fetched = self.came(next, came);
+            self.delete(&mut session, deletions).await?;
         }
-        self.report.postponed += rest.len() as u64;
-        Ok(())
+        if !self.tools.stop.is_fired() {
+            self.report.postponed += rest.len() as u64;
+        }
+        Ok(session)
+    }
+
+    fn fetching(&self) -> Fetching {
+        let Tools { staging, slow, stop, .. } = &self.tools;
+        Fetching { staging: (*staging).clone(), slow: slow.clone(), stop: (*stop).clone() }
+    }
+
+    fn wanted(&self, items: &[Item<'_>]) -> Vec<Wanted> {
+        items.iter().map(|item| Wanted { listed: item.listed.clone(), limit: self.limit(item.listed) }).collect()
+    }
+
+    /// What came of a batch.
+    fn came<'i, 'l>(&mut self, items: &'i [Item<'l>], came: Vec<Fetched>) -> Vec<Got<'i, 'l>> {
+        let mut got = Vec::with_capacity(items.len());
+        for (item, came) in items.iter().zip(came) {
+            match came {
+                Fetched::Message(staged, announced) => got.push(Got { item, staged, announced }),
+                Fetched::Refused(text) => {
+                    self.problem(format!("the server does not give message {}: {text}", item.listed.name()));
+                }
+            }
+        }
+        got
     }
 
     /// What is stored already and may go, and what has to be fetched.
@@ -443,53 +470,16 @@ impl<'a> Visit<'a> {
         Ok(())
     }
 
-    /// Fetches and stores one batch, then deletes what the store has receipts for.
-    async fn batch(&mut self, session: &mut Session, items: &[Item<'_>]) -> Result<(), VisitError> {
-        let mut stop = self.tools.stop.clone();
-        let patience = async {
-            stop.fired().await;
-            tokio::time::sleep(STOP_GRACE).await;
-        };
-        let got = tokio::select! {
-            got = self.fetch(session, items) => got?,
-            () = patience => return Err(VisitError::Stopped),
-        };
+    /// Stores a batch; the receipts of what may be deleted. Temporary files and memory are given back.
+    fn keep<'l>(&mut self, got: Vec<Got<'_, 'l>>) -> Result<Vec<(&'l Listed, StoreReceipt)>, VisitError> {
+        if got.is_empty() {
+            return Ok(Vec::new());
+        }
         let shared = self.tools.store;
-        let deletions = shared.with(|store| self.keep(store, &got))?;
-        // Temporary files and memory are given back before the server is waited for.
-        drop(got);
-        self.delete(session, deletions).await
+        shared.with(|store| self.store(store, &got))
     }
 
-    /// Fetches a batch; nothing but the server is waited for.
-    async fn fetch<'i, 'l>(
-        &mut self,
-        session: &mut Session,
-        items: &'i [Item<'l>],
-    ) -> Result<Vec<Got<'i, 'l>>, VisitError> {
-        let ahead = session.capabilities().pipelining;
-        if ahead {
-            items.iter().for_each(|item| session.request(item.listed, self.limit(item.listed)));
-        }
-        let mut got = Vec::with_capacity(items.len());
-        for item in items {
-            if !ahead {
-                session.request(item.listed, self.limit(item.listed));
-            }
-            let staging = self.tools.staging;
-            let stager = if self.tools.slot.is_given_back() { staging.begin_on_disk() } else { staging.begin() };
-            match session.fetch(stager).await? {
-                Fetched::Message(staged, announced) => got.push(Got { item, staged, announced }),
-                Fetched::Refused(text) => {
-                    self.problem(format!("the server does not give message {}: {text}", item.listed.name()));
-                }
-            }
-        }
-        Ok(got)
-    }
-
-    /// Stores a batch; the receipts of what may be deleted.
-    fn keep<'l>(
+    fn store<'l>(
         &mut self,
         store: &mut Archive,
         got: &[Got<'_, 'l>],

@@ -41,22 +41,40 @@ pub trait Octets {
     /// # Errors
     /// As [`Self::read_at`], and what `each` gives.
     fn for_each_block(&self, range: Range<u64>, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
-        let mut buffer = vec![0; 64 * 1024];
-        let mut at = range.start;
-        while at < range.end {
-            let count = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(buffer.len());
-            let block = buffer.get_mut(..count).unwrap_or_default();
-            self.read_at(at, block)?;
-            each(block)?;
-            at += count as u64;
-        }
-        Ok(())
+        read_blocks(self, range, each)
     }
 }
+
+fn read_blocks(
+    octets: &(impl Octets + ?Sized),
+    range: Range<u64>,
+    each: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; BLOCK];
+    let mut at = range.start;
+    while at < range.end {
+        let count = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(buffer.len());
+        let block = buffer.get_mut(..count).unwrap_or_default();
+        octets.read_at(at, block)?;
+        each(block)?;
+        at += count as u64;
+    }
+    Ok(())
+}
+
+/// Octets handed on at a time.
+const BLOCK: usize = 64 * 1024;
 
 impl Octets for [u8] {
     fn len(&self) -> u64 {
         <[u8]>::len(self) as u64
+    }
+
+    /// Nothing is copied.
+    fn for_each_block(&self, range: Range<u64>, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let place = |at: u64| usize::try_from(at).map_err(io::Error::other);
+        let octets = self.get(place(range.start)?..place(range.end.max(range.start))?);
+        octets.ok_or(io::ErrorKind::UnexpectedEof)?.chunks(BLOCK).try_for_each(each)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
@@ -74,6 +92,10 @@ impl Octets for Vec<u8> {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         Octets::read_at(self.as_slice(), offset, buffer)
+    }
+
+    fn for_each_block(&self, range: Range<u64>, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        self.as_slice().for_each_block(range, each)
     }
 }
 
@@ -101,5 +123,15 @@ impl Octets for Slice<'_> {
         let end = offset.checked_add(buffer.len() as u64).filter(|end| *end <= self.len());
         end.ok_or(io::ErrorKind::UnexpectedEof)?;
         self.whole.read_at(self.range.start + offset, buffer)
+    }
+
+    fn for_each_block(&self, range: Range<u64>, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        if range.start >= range.end {
+            return Ok(());
+        }
+        if range.end > self.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.whole.for_each_block(self.range.start + range.start..self.range.start + range.end, each)
     }
 }

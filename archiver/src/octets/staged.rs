@@ -1,11 +1,12 @@
 //! Octets that are on their way into the store: in memory while they are few, in an encrypted temporary file beyond.
+//! A larger message may stay in memory too, while all of those together take no more than 48 MiB.
 //!
 //! File: blocks of 64 KiB, each sealed with ChaCha20-Poly1305 under a random key of this one file that is never
 //! written anywhere; the nonce is the block's number. The name is removed as soon as the file is open, so a killed
 //! program leaves nothing; what a crash between the two steps leaves is removed at the next start. Not durable, and
 //! not meant to be: until the store has committed, the message is still at its source.
 
-use super::Octets;
+use super::{Octets, read_blocks};
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit as _, Nonce, aead::AeadInOut as _};
 use postkeep_shared::{
     crypt::random,
@@ -13,13 +14,21 @@ use postkeep_shared::{
 };
 use std::{
     io,
+    ops::Range,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// Octets kept in memory per message.
 pub const IN_MEMORY: usize = 1024 * 1024;
+
+/// Octets kept in memory of all messages together that are larger: sealing each for a file and opening it for every
+/// pass over it costs more than anything else that is done with it.
+const LARGE: usize = 48 * 1024 * 1024;
 
 const BLOCK: usize = 64 * 1024;
 const TAG: usize = 16;
@@ -29,6 +38,14 @@ const TAG: usize = 16;
 pub struct Staging {
     dir: PathBuf,
     disk: Arc<dyn Disk>,
+    /// Octets of larger messages in memory.
+    large: Arc<AtomicUsize>,
+}
+
+/// Memory for one larger message; given back when dropped.
+struct Room {
+    of: Arc<AtomicUsize>,
+    octets: usize,
 }
 
 /// A message that is arriving.
@@ -40,6 +57,7 @@ pub struct Stager {
     len: u64,
     /// Octets kept in memory.
     in_memory: usize,
+    room: Option<Room>,
 }
 
 /// A message that arrived, readable at any place. Gone from memory and disk when dropped.
@@ -49,7 +67,11 @@ pub struct Staged {
 }
 
 enum Place {
-    Memory(Zeroizing<Vec<u8>>),
+    Memory {
+        octets: Zeroizing<Vec<u8>>,
+        /// Given back with it.
+        _room: Option<Room>,
+    },
     File(Mutex<Reader>),
 }
 
@@ -78,23 +100,39 @@ impl Staging {
         for entry in disk.list(dir)?.iter().filter(|entry| entry.is_file) {
             disk.remove_file(&dir.join(&entry.name))?;
         }
-        Ok(Self { dir: dir.to_owned(), disk })
+        Ok(Self { dir: dir.to_owned(), disk, large: Arc::default() })
     }
 
     /// Begins a message.
     #[must_use]
     pub fn begin(&self) -> Stager {
-        self.begin_with(IN_MEMORY)
+        self.begin_with(IN_MEMORY, None)
+    }
+
+    /// Begins a message that will have about `octets`: a larger one stays in memory too where there is room.
+    #[must_use]
+    pub fn begin_sized(&self, octets: u64) -> Stager {
+        let octets = usize::try_from(octets).unwrap_or(usize::MAX);
+        let room = if octets > IN_MEMORY { self.room(octets) } else { None };
+        self.begin_with(room.as_ref().map_or(IN_MEMORY, |room| room.octets), room)
+    }
+
+    fn room(&self, octets: usize) -> Option<Room> {
+        let more = |taken: usize| taken.checked_add(octets).filter(|taken| *taken <= LARGE);
+        self.large.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Room { of: Arc::clone(&self.large), octets })
     }
 
     /// Begins a message of which hardly anything stays in memory: one block.
     #[must_use]
     pub fn begin_on_disk(&self) -> Stager {
-        self.begin_with(BLOCK)
+        self.begin_with(BLOCK, None)
     }
 
-    fn begin_with(&self, in_memory: usize) -> Stager {
-        Stager { staging: self.clone(), pending: Zeroizing::new(Vec::new()), file: None, len: 0, in_memory }
+    fn begin_with(&self, in_memory: usize, room: Option<Room>) -> Stager {
+        // A vector that grows leaves copies of the message behind in memory that is not wiped.
+        let pending = Zeroizing::new(Vec::with_capacity(room.as_ref().map_or(0, |room| room.octets)));
+        Stager { staging: self.clone(), pending, file: None, len: 0, in_memory, room }
     }
 
     fn writer(&self) -> io::Result<Writer> {
@@ -156,7 +194,7 @@ impl Stager {
     pub fn finish(self) -> io::Result<Staged> {
         let len = self.len;
         let place = match self.file {
-            None => Place::Memory(self.pending),
+            None => Place::Memory { octets: self.pending, _room: self.room },
             Some(mut writer) => {
                 if !self.pending.is_empty() {
                     writer.write(&self.pending)?;
@@ -230,9 +268,22 @@ impl Octets for Staged {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         offset.checked_add(buffer.len() as u64).filter(|end| *end <= self.len).ok_or(io::ErrorKind::UnexpectedEof)?;
         match &self.place {
-            Place::Memory(octets) => octets.as_slice().read_at(offset, buffer),
+            Place::Memory { octets, .. } => octets.as_slice().read_at(offset, buffer),
             Place::File(reader) => reader.lock().unwrap_or_else(PoisonError::into_inner).read_at(offset, buffer),
         }
+    }
+
+    fn for_each_block(&self, range: Range<u64>, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        match &self.place {
+            Place::Memory { octets, .. } => octets.as_slice().for_each_block(range, each),
+            Place::File(_) => read_blocks(self, range, each),
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.octets, Ordering::Relaxed);
     }
 }
 
@@ -269,6 +320,28 @@ mod tests {
             let left = std::fs::read_dir(folder.path().join("staging")).expect("lists").count();
             assert_eq!(left, 0, "no name is left, not even while in use");
         }
+    }
+
+    #[test]
+    fn larger_messages_stay_in_memory_while_there_is_room() {
+        let (_folder, staging) = staging();
+        let stage = |announced: usize, len: usize| {
+            let mut stager = staging.begin_sized(announced as u64);
+            stager.write(&vec![b'A'; len]).expect("writes");
+            let staged = stager.finish().expect("ends");
+            assert!(staged.copy(0..len as u64).expect("reads").iter().all(|octet| *octet == b'A'));
+            staged
+        };
+        let in_memory = |staged: &Staged| matches!(staged.place, Place::Memory { .. });
+        let first = stage(LARGE - IN_MEMORY, 2 * IN_MEMORY);
+        assert!(in_memory(&first));
+        let second = stage(2 * IN_MEMORY, 2 * IN_MEMORY);
+        assert!(!in_memory(&second), "there is no room for it");
+        drop(first);
+        assert!(in_memory(&stage(2 * IN_MEMORY, 2 * IN_MEMORY)));
+        assert!(!in_memory(&stage(2 * IN_MEMORY, 3 * IN_MEMORY)), "longer than announced");
+        assert!(in_memory(&stage(1, 1)) && in_memory(&stage(LARGE, IN_MEMORY)));
+        assert_eq!(staging.large.load(Ordering::Relaxed), 0, "all of it was given back");
     }
 
     #[test]

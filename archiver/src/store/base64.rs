@@ -1,7 +1,7 @@
 //! Base64 bodies that can be kept decoded: those that encoding again gives octet for octet (RFC 2045 §6.8).
 //!
 //! [`measure`] finds the longest beginning of a body with lines of one length and one line end; [`DecodedReader`] gives its
-//! content, [`LineEncoder`] makes the same octets again. All three stream.
+//! content, [`LineEncoder`] makes the same octets again. All three stream. [`decode`] does both for small bodies at once.
 
 use crate::octets::Octets;
 use data_encoding::BASE64;
@@ -42,7 +42,15 @@ pub struct Measured {
 /// # Errors
 /// Only what reading gives.
 pub fn measure(octets: &dyn Octets, body: Range<u64>) -> io::Result<Option<Measured>> {
-    let mut scan = Scan::default();
+    Ok(decode(octets, body, 0)?.map(|(measured, _)| measured))
+}
+
+/// As [`measure`], with the content where it has no more than `most` octets.
+///
+/// # Errors
+/// Only what reading gives.
+pub fn decode(octets: &dyn Octets, body: Range<u64>, most: usize) -> io::Result<Option<(Measured, Option<Vec<u8>>)>> {
+    let mut scan = Scan { most, ..Scan::default() };
     let mut carry: Vec<u8> = Vec::new();
     octets.for_each_block(body, &mut |block| {
         let mut rest = block;
@@ -76,7 +84,9 @@ struct Scan {
     encoded: u64,
     decoded: u64,
     done: bool,
-    scratch: Vec<u8>,
+    /// The content, up to `most` octets; of a larger one only the last line.
+    plain: Vec<u8>,
+    most: usize,
 }
 
 impl Scan {
@@ -104,13 +114,21 @@ impl Scan {
     }
 
     fn decode(&mut self, text: &[u8]) -> Option<u64> {
-        self.scratch.resize(text.len() / 4 * 3, 0);
-        BASE64.decode_mut(text, &mut self.scratch).ok().map(|len| len as u64)
+        let more = text.len() / 4 * 3;
+        if self.plain.len() + more > self.most {
+            self.plain.clear();
+            self.most = 0;
+        }
+        let before = self.plain.len();
+        self.plain.resize(before + more, 0);
+        let decoded = BASE64.decode_mut(text, self.plain.get_mut(before..).unwrap_or_default());
+        self.plain.truncate(before + decoded.unwrap_or_default());
+        decoded.ok().map(|len| len as u64)
     }
 
-    fn found(self) -> Option<Measured> {
-        let lines = self.lines?;
-        Some(Measured { lines, encoded: self.encoded, decoded: self.decoded })
+    fn found(self) -> Option<(Measured, Option<Vec<u8>>)> {
+        let measured = Measured { lines: self.lines?, encoded: self.encoded, decoded: self.decoded };
+        Some((measured, (self.most > 0).then_some(self.plain)))
     }
 }
 
@@ -144,12 +162,25 @@ impl<'a> DecodedReader<'a> {
         self.plain.clear();
         while self.plain.is_empty() && !self.rest.is_empty() {
             let end = self.rest.end.min(self.rest.start + 64 * 1024);
-            let block = self.octets.copy(self.rest.start..end)?;
+            let (octets, text) = (self.octets, &mut self.text);
+            octets.for_each_block(self.rest.start..end, &mut |block| {
+                let mut rest = block;
+                while let Some(lf) = memchr(b'\n', rest) {
+                    let (line, after) = rest.split_at(lf);
+                    text.extend_from_slice(line.strip_suffix(b"\r").unwrap_or(line));
+                    rest = after.get(1..).unwrap_or_default();
+                }
+                // A block may end within a line end.
+                text.extend_from_slice(rest.strip_suffix(b"\r").unwrap_or(rest));
+                Ok(())
+            })?;
             self.rest.start = end;
-            self.text.extend(block.into_iter().filter(|c| !matches!(c, b'\r' | b'\n')));
             let whole = self.text.len() / 4 * 4;
-            let ready: Vec<u8> = self.text.drain(..whole).collect();
-            self.plain = BASE64.decode(&ready).map_err(|_| changed())?;
+            let ready = self.text.get(..whole).unwrap_or_default();
+            self.plain.resize(whole / 4 * 3, 0);
+            let len = BASE64.decode_mut(ready, &mut self.plain).map_err(|_| changed())?;
+            self.plain.truncate(len);
+            self.text.drain(..whole);
         }
         if self.plain.is_empty() && !self.text.is_empty() { Err(changed()) } else { Ok(()) }
     }
@@ -166,9 +197,8 @@ impl Read for DecodedReader<'_> {
         }
         let ready = self.plain.get(self.at..).unwrap_or_default();
         let count = ready.len().min(buffer.len());
-        for (to, from) in buffer.iter_mut().zip(ready) {
-            *to = *from;
-        }
+        let (to, from) = (buffer.get_mut(..count).unwrap_or_default(), ready.get(..count).unwrap_or_default());
+        to.copy_from_slice(from);
         self.at += count;
         Ok(count)
     }
@@ -179,6 +209,8 @@ pub struct LineEncoder<'a> {
     out: &'a mut dyn Write,
     lines: Lines,
     pending: Vec<u8>,
+    /// What is written next.
+    text: Vec<u8>,
     first: bool,
 }
 
@@ -192,7 +224,7 @@ impl<'a> LineEncoder<'a> {
         if line == 0 || !line.is_multiple_of(4) || line > MAX_LINE {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a base64 line length that cannot be"));
         }
-        Ok(Self { out, lines, pending: Vec::new(), first: true })
+        Ok(Self { out, lines, pending: Vec::new(), text: Vec::new(), first: true })
     }
 
     /// Encodes more octets.
@@ -204,20 +236,31 @@ impl<'a> LineEncoder<'a> {
         let full = self.lines.line as usize / 4 * 3;
         // A full line stays until more comes: the last line is written by `finish`.
         let ready = self.pending.len().saturating_sub(1) / full * full;
-        let lines: Vec<u8> = self.pending.drain(..ready).collect();
-        lines.chunks(full).try_for_each(|line| self.line(line))
+        let pending = std::mem::take(&mut self.pending);
+        let (lines, rest) = pending.split_at(ready);
+        lines.chunks(full).for_each(|line| self.line(line));
+        self.pending.extend_from_slice(rest);
+        self.write()
     }
 
-    fn line(&mut self, octets: &[u8]) -> io::Result<()> {
+    fn line(&mut self, octets: &[u8]) {
         if !self.first {
-            self.line_end()?;
+            self.line_end();
         }
         self.first = false;
-        self.out.write_all(BASE64.encode(octets).as_bytes())
+        let before = self.text.len();
+        self.text.resize(before + BASE64.encode_len(octets.len()), 0);
+        BASE64.encode_mut(octets, self.text.get_mut(before..).unwrap_or_default());
     }
 
-    fn line_end(&mut self) -> io::Result<()> {
-        self.out.write_all(if self.lines.lf { b"\n" } else { b"\r\n" })
+    fn line_end(&mut self) {
+        self.text.extend_from_slice(if self.lines.lf { b"\n" } else { b"\r\n" });
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.out.write_all(&self.text)?;
+        self.text.clear();
+        Ok(())
     }
 
     /// Writes the last line.
@@ -227,9 +270,12 @@ impl<'a> LineEncoder<'a> {
     pub fn finish(mut self) -> io::Result<()> {
         let last = std::mem::take(&mut self.pending);
         if !last.is_empty() {
-            self.line(&last)?;
+            self.line(&last);
         }
-        if self.lines.end { self.line_end() } else { Ok(()) }
+        if self.lines.end {
+            self.line_end();
+        }
+        self.write()
     }
 }
 

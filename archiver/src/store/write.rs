@@ -73,11 +73,14 @@ impl Writer<'_, '_> {
         let mut range = leaf.body.clone();
         if leaf.base64
             && range.end - range.start >= SMALL
-            && let Some(found) = base64::measure(message, range.clone())?
+            && let Some((found, plain)) = base64::decode(message, range.clone(), ONE_CHUNK as usize)?
             && found.encoded >= SMALL
         {
             let encoded = range.start..range.start + found.encoded;
-            let chunks = self.chunks(DecodedReader::new(message, encoded.clone()), found.decoded)?;
+            let chunks = match plain {
+                Some(plain) => vec![self.chunk(&plain)?],
+                None => self.chunks(DecodedReader::new(message, encoded.clone()), found.decoded)?,
+            };
             add_part(recipe, Part { chunks, b64: Some(found.lines) });
             range.start = encoded.end;
         }
