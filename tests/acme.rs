@@ -11,7 +11,8 @@ use std::{
 };
 use support::{
     Gateway, folder,
-    pebble::{Demands, Pebble, free_ports, is_installed},
+    pebble::{Demands, Pebble, is_installed},
+    ports::free_ports,
     run, sha256,
 };
 

@@ -14,8 +14,9 @@ use support::{
     Archiver, Gateway, Server,
     dns::{Data, Dns},
     folder,
-    mail_server::{MailServer as Postfix, field, free_port, has_postfix, mails},
+    mail_server::{MailServer as Postfix, field, has_postfix, mails},
     numbered_report,
+    ports::free_port,
 };
 
 const LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);

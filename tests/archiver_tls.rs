@@ -16,7 +16,7 @@ use support::{
     archiver::restrict,
     authority::{Authority, Pair},
     find, folder, numbered_report,
-    pebble::free_ports,
+    ports::free_ports,
     run,
     wire::pin_of,
 };

@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::{
     fmt::Write as _,
     fs,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -30,7 +30,7 @@ struct Dovecot {
 impl Dovecot {
     /// Starts it with the certificate of a gateway, whose pin is known.
     fn start(folder: &Path, gateway: &Gateway) -> Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = support::ports::free_port(std::net::Ipv4Addr::LOCALHOST)?;
         let root = folder.join("dovecot");
         fs::create_dir(&root)?;
         // Its processes are other users.

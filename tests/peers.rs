@@ -7,7 +7,6 @@ use anyhow::{Context as _, Result, ensure};
 use mail_send::{SmtpClientBuilder, smtp::message::Message};
 use std::{
     collections::BTreeMap,
-    net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -255,8 +254,7 @@ impl Postfix {
         std::fs::create_dir(&queue)?;
         std::fs::create_dir(&data)?;
         run(Command::new("chown").arg("postfix").arg(&data), b"")?.expect(0)?;
-        // The port is free again when Postfix binds it; nothing else here asks for this one.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = support::ports::free_port(std::net::Ipv4Addr::LOCALHOST)?;
         let main = format!(
             "compatibility_level = 3.6\nmail_owner = postfix\nsetgid_group = postdrop\n\
              queue_directory = {}\ndata_directory = {}\nmaillog_file = {}\nmaillog_file_prefixes = {}\n\

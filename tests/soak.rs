@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::Path,
     time::{Duration, Instant},
 };
@@ -34,7 +34,7 @@ fn duration() -> Result<Duration> {
 
 /// A free port that stays the same over restarts.
 fn port() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    support::ports::free_address()
 }
 
 /// A gateway at fixed ports.

@@ -3,7 +3,7 @@
 use super::{Smtp, run};
 use anyhow::{Context as _, Result};
 use std::{
-    net::{Ipv4Addr, TcpListener},
+    net::Ipv4Addr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -53,11 +53,6 @@ pub fn has_postfix(what: &str) -> bool {
         eprintln!("NOT RUN: {what} needs Postfix, started by root");
     }
     may
-}
-
-/// A port that is free now.
-pub fn free_port(ip: Ipv4Addr) -> Result<u16> {
-    Ok(TcpListener::bind((ip, 0))?.local_addr()?.port())
 }
 
 impl MailServer {

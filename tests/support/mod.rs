@@ -17,6 +17,7 @@ pub mod killed;
 pub mod mail_server;
 pub mod pebble;
 pub mod pop3;
+pub mod ports;
 pub mod postfix;
 pub mod program;
 pub mod samples;

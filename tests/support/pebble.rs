@@ -1,27 +1,14 @@
 //! A real ACME server on loopback: Pebble, with a DNS that knows every name as 127.0.0.1.
 
-use super::program::run;
+use super::{ports::free_ports, program::run};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 const START: Duration = Duration::from_secs(30);
-
-/// Ports nobody listens on right now.
-pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    let mut listeners = Vec::new();
-    let mut ports = [0; N];
-    for port in &mut ports {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        *port = listener.local_addr()?.port();
-        listeners.push(listener);
-    }
-    Ok(ports)
-}
 
 /// Whether the programs are there; under continuous integration they must be.
 pub fn is_installed() -> Result<bool> {

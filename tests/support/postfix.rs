@@ -3,7 +3,6 @@
 use super::{Smtp, run};
 use anyhow::{Result, ensure};
 use std::{
-    net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -69,7 +68,7 @@ impl Postfix {
             std::fs::create_dir(made)?;
         }
         run(Command::new("chown").arg("postfix").arg(&data), b"")?.expect(0)?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = super::ports::free_port(std::net::Ipv4Addr::LOCALHOST)?;
         let main = format!(
             "compatibility_level = 3.6\nmail_owner = postfix\nsetgid_group = postdrop\n\
              queue_directory = {}\ndata_directory = {}\nmaillog_file = {}\nmaillog_file_prefixes = {}\n\
