@@ -118,7 +118,7 @@ pub struct DeletionRecord {
     pub out: TakenOut,
 }
 
-/// What could not be given back when a store was mended. Read; no command writes it yet.
+/// What could not be given back when a store was mended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LossRecord {
     /// When it was found, milliseconds since 1970-01-01 UTC.
@@ -136,7 +136,7 @@ pub struct LostRecord {
     pub found_ms: u64,
 }
 
-/// What giving space back did. Read; no command writes it yet.
+/// What giving space back did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompactionRecord {
     /// When, milliseconds since 1970-01-01 UTC.
