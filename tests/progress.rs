@@ -57,8 +57,20 @@ fn a_bar_on_a_terminal_and_nothing_elsewhere() -> Result<()> {
     files(&eml, 200)?;
     let eml = eml.display().to_string();
     let mut shown = 0;
-    let import = ["import", eml.as_str(), "--owner", "bob"];
-    let commands: Vec<&[&str]> = vec![&import];
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let (backup, eml_out, mbox_out) = (place("backup"), place("eml-out"), place("mbox-out"));
+    let commands: [&[&str]; 10] = [
+        &["import", &eml, "--owner", "bob"],
+        &["store", "verify"],
+        &["store", "verify", "--quick"],
+        &["store", "rebuild-catalog"],
+        &["store", "rebuild-records"],
+        &["store", "repair"],
+        &["store", "compact", "--least", "0"],
+        &["backup", "--to", &backup],
+        &["export", "--owner", "bob", "--out", &eml_out],
+        &["export", "--owner", "bob", "--format", "mbox", "--out", &mbox_out],
+    ];
     for arguments in commands {
         let text = on_terminal(&archiver, arguments)?;
         let bars: Vec<&str> =
@@ -66,12 +78,18 @@ fn a_bar_on_a_terminal_and_nothing_elsewhere() -> Result<()> {
         let last = bars.last().with_context(|| format!("{arguments:?}: no bar in {text:?}"))?;
         ensure!(last.contains("/s") && last.contains('%'), "{arguments:?}: {last:?}");
         shown += bars.len();
-        println!("{}: {} states of the bar, the last {:?}", arguments[0], bars.len(), last.trim());
+        println!("{arguments:?}: {} states of the bar, the last {:?}", bars.len(), last.trim());
+        if arguments[0] == "export" {
+            // An export never writes into a folder that is not empty.
+            std::fs::remove_dir_all(arguments[arguments.len() - 1])?;
+        }
         // Elsewhere: nothing that steers a terminal, and nothing on standard error where a program reads the result.
-        let piped = run(&mut archiver.command(arguments)?, b"")?;
+        let piped = run(&mut archiver.command(arguments)?, b"")?.expect(0)?;
         ensure!(piped.code == 0 && !piped.err.contains('\u{1b}') && !piped.err.contains('\r'), "{:?}", piped.err);
         ensure!(!piped.text().contains("/s,"), "{}", piped.text());
     }
+    let text = on_terminal(&archiver, &["store", "verify", "--json"])?;
+    ensure!(text.trim().starts_with('{') && !text.contains("/s"), "a bar with --json: {text:?}");
     let json = run(&mut archiver.command(&["import", "--json", &eml, "--owner", "bob"])?, b"")?.expect(0)?;
     json.json()?;
     ensure!(!json.err.contains("import:"), "{:?}", json.err);

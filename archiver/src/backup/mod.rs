@@ -58,6 +58,8 @@ struct Run<'a> {
     before: BTreeMap<String, String>,
     check: bool,
     now: BTreeMap<String, String>,
+    /// Octets that there are to copy; more when the archive grew meanwhile.
+    total: u64,
     done: BackedUp,
 }
 
@@ -70,7 +72,7 @@ pub struct Also {
     pub check: bool,
 }
 
-/// Copies the archive to `to`; `now_ms` is the time that it says. `progress` hears the octets that are done.
+/// Copies the archive to `to`; `now_ms` is the time that it says. `progress` hears of octets.
 ///
 /// # Errors
 /// A sentence and an exit code. What was copied before stays, and the next run goes on.
@@ -89,7 +91,8 @@ pub fn backup(
         _ => error.into(),
     })?;
     let before = read_manifest(to, disk)?;
-    let mut run = Run { to, disk, before, check: also.check, now: BTreeMap::new(), done: BackedUp::default() };
+    let mut run =
+        Run { to, disk, before, check: also.check, now: BTreeMap::new(), total: 0, done: BackedUp::default() };
     run.config(config)?;
     run.stores(&config.stores_dir(), progress)?;
     run.finish(config, also.prune, now_ms)?;
@@ -150,6 +153,13 @@ impl Run<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
+        for (_, dir, len) in &found {
+            self.total += len + self.octets(&dir.join("records"), ".rec")?;
+            for folder in self.disk.list(&dir.join("packs"))?.into_iter().filter(|entry| entry.is_dir) {
+                self.total += self.octets(&dir.join("packs").join(&folder.name), ".pack")?;
+            }
+        }
+        self.total += self.done.bytes;
         for (name, dir, len) in &found {
             self.copy(&dir.join("store.toml"), &format!("stores/{name}/store.toml"), *len, true)?;
             // An empty store has folders, too.
@@ -176,6 +186,12 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Octets of the files in a folder whose names end so.
+    fn octets(&self, folder: &Path, suffix: &str) -> Result<u64, Failure> {
+        let files = self.disk.list(folder)?.into_iter();
+        Ok(files.filter(|entry| entry.is_file && entry.name.ends_with(suffix)).map(|entry| entry.len).sum())
+    }
+
     fn folder(
         &mut self,
         from: &Path,
@@ -195,7 +211,7 @@ impl Run<'_> {
                 }
                 other => other?,
             }
-            progress(self.done.bytes, 0);
+            progress(self.done.bytes, self.total.max(self.done.bytes));
         }
         Ok(())
     }

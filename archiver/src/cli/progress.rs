@@ -1,12 +1,12 @@
 //! How far a long command is: a bar on a terminal, a plain line every ten seconds elsewhere, both on standard error.
-//! Nothing with `--json` where standard output is not a terminal: there a program reads.
+//! Nothing with `--json`: there a program reads.
 //!
 //! Library code knows none of this. It calls a closure with what is done and what there is (`0`: not known), as often as
 //! it likes: `&mut |done, total| bar.at(done, total)`.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
-    io::{IsTerminal as _, stderr, stdout},
+    io::{IsTerminal as _, stderr},
     time::{Duration, Instant},
 };
 
@@ -28,7 +28,7 @@ impl Bar {
     /// Nothing is done yet. `what`: the command; `unit`: what is counted; `json`: its output is for a program.
     #[must_use]
     pub fn new(what: &'static str, unit: &'static str, json: bool) -> Self {
-        let shown = if json && !stdout().is_terminal() {
+        let shown = if json {
             Shown::Nothing
         } else if stderr().is_terminal() {
             let bar = ProgressBar::no_length().with_prefix(what).with_message(unit);

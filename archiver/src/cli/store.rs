@@ -1,10 +1,10 @@
 //! `store`, and how reading commands open it.
 
-use super::{Sample, StoreCommand, load_and_lock, store_keys, store_mend, stores};
+use super::{Sample, StoreCommand, load_and_lock, progress::Bar, store_keys, store_mend, stores};
 use crate::{
     archive::{Archive, Folder, Which},
     config::ArchiverConfig,
-    store::{Depth, OwnerStats, Stats, Unlock, Verified, rebuild_catalog},
+    store::{Depth, OwnerStats, Stats, Unlock, Verified, rebuild_catalog_with},
 };
 use postkeep_shared::{
     disk::{Disk, LocalDisk},
@@ -73,7 +73,8 @@ fn verify(config: Option<&Path>, depth: Depth, json: bool) -> Result<Exit, Failu
     let archive = open_reader(config)?;
     let mut found = Verified { ok: true, ..Verified::default() };
     for member in archive.members() {
-        found.add(member.store().verify_with(depth, &mut |_, _| ())?);
+        let mut bar = Bar::new("verify", "packs and records", json);
+        found.add(member.store().verify_with(depth, &mut |done, total| bar.at(done, total))?);
     }
     let said = if json { say(&json!(found)) } else { say_verified(&found) };
     said.map_err(stdout_failed)?;
@@ -155,7 +156,9 @@ fn rebuild(config: Option<&Path>, json: bool) -> Result<Exit, Failure> {
     let key = folder.unlock_key()?;
     let mut notes = Vec::new();
     for found in folder.list()? {
-        notes.extend(rebuild_catalog(&found.dir, &Unlock::Key(&key), Arc::new(LocalDisk))?);
+        let mut bar = Bar::new("rebuild-catalog", "files", json);
+        let told = &mut |done, total| bar.at(done, total);
+        notes.extend(rebuild_catalog_with(&found.dir, &Unlock::Key(&key), Arc::new(LocalDisk), told)?);
     }
     drop(lock);
     let said = if json {

@@ -3,6 +3,7 @@
 use super::{
     held::who,
     load_and_lock,
+    progress::Bar,
     store::{printable, say, stdout_failed},
 };
 use crate::{
@@ -55,7 +56,8 @@ fn each(config: Option<&Path>, json: bool, work: &mut Work<'_>) -> Result<Exit, 
 
 pub(super) fn rebuild_records(config: Option<&Path>, json: bool) -> Result<Exit, Failure> {
     each(config, json, &mut |dir, unlock, disk| {
-        let told = make_records(dir, unlock, disk, &mut |_, _| ())?;
+        let mut bar = Bar::new("rebuild-records", "files", json);
+        let told = make_records(dir, unlock, disk, &mut |done, total| bar.at(done, total))?;
         Ok((told.ok, json!(told), records(&told)))
     })
 }
@@ -74,7 +76,8 @@ fn records(told: &RebuiltRecords) -> Vec<String> {
 
 pub(super) fn repair(config: Option<&Path>, json: bool) -> Result<Exit, Failure> {
     each(config, json, &mut |dir, unlock, disk| {
-        let told = mend(dir, unlock, disk, &mut |_, _| ())?;
+        let mut bar = Bar::new("repair", "files", json);
+        let told = mend(dir, unlock, disk, &mut |done, total| bar.at(done, total))?;
         Ok((told.ok, json!(told), repaired(&told)))
     })
 }
@@ -104,7 +107,8 @@ pub(super) fn compact(config: Option<&Path>, least: u8, old_epochs: bool, json: 
     let wanted = Compacting { least: f64::from(least) / 100.0, old_epochs };
     each(config, json, &mut |dir, unlock, disk| {
         let mut store = Store::open(dir, unlock, Arc::clone(disk))?;
-        let told = store.compact(wanted, who().as_deref(), &mut |_, _| ())?;
+        let mut bar = Bar::new("compact", "packs", json);
+        let told = store.compact(wanted, who().as_deref(), &mut |done, total| bar.at(done, total))?;
         let mut lines = vec![format!(
             "{} packs given up, {} chunks moved, {} dropped; {} octets of packs before, {} after",
             told.packs, told.chunks_moved, told.chunks_dropped, told.bytes_before, told.bytes_after

@@ -35,7 +35,7 @@ pub(super) fn write(
     output: &Output<'_>,
     lines: &mut Lines<'_>,
     done: &mut Exported,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut dyn FnMut(u64),
 ) -> StoreResult<()> {
     // Dates order them; a folder's file holds its own.
     let mut folders: BTreeMap<String, Vec<Vec<Listed>>> = BTreeMap::new();
@@ -71,7 +71,7 @@ fn one_file(
     relative: &std::path::Path,
     messages: Vec<Listed>,
     (lines, done): (&mut Lines<'_>, &mut Exported),
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut dyn FnMut(u64),
 ) -> StoreResult<()> {
     let (mut whole, mut problems) = (Vec::new(), Vec::new());
     for listed in messages {
@@ -101,7 +101,7 @@ fn one_file(
         done.bytes += listed.size;
         done.before += u64::from(written.before);
         lines.message(archive, owner, listed, relative, Some(number), prefix(listed).len())?;
-        progress(done.messages, 0);
+        progress(done.messages + done.problems.len() as u64);
     }
     done.problems.extend(problems);
     Ok(())

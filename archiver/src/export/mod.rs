@@ -66,7 +66,7 @@ pub struct Exported {
 }
 
 /// Writes every appearance in the archives of `owners` below `out`, which must be new, empty, or of the same export
-/// interrupted. `progress` hears how many messages are done. The manifest's octets are handed to `sign` where there is
+/// interrupted. `progress` hears of messages. The manifest's octets are handed to `sign` where there is
 /// one; it gives signature and public key.
 ///
 /// # Errors
@@ -83,8 +83,17 @@ pub fn export(
 ) -> StoreResult<Exported> {
     begin(owners, how, out, disk)?;
     let output = Output::new(out, disk);
+    let mut total = 0;
+    for owner in owners {
+        archive.list(owner, None, &mut |_| {
+            total += 1;
+            Ok(())
+        })?;
+    }
     let mut done = Exported::default();
     let mut lines = Lines::new(out, disk)?;
+    // What is filed meanwhile is written too.
+    let progress = &mut |done: u64| progress(done, total.max(done));
     for owner in owners {
         match how.form {
             Form::Eml => eml(archive, owner, how, &output, &mut lines, &mut done, progress)?,
@@ -132,7 +141,7 @@ fn eml(
     output: &Output<'_>,
     lines: &mut Lines<'_>,
     done: &mut Exported,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut dyn FnMut(u64),
 ) -> StoreResult<()> {
     archive.list(owner, None, &mut |listed| {
         let relative = file_of(owner, &listed);
@@ -151,7 +160,7 @@ fn eml(
         done.before += u64::from(written.before);
         lines.file(&written.sha256, &relative);
         lines.message(archive, owner, &listed, &relative, None, prefix.len())?;
-        progress(done.messages, 0);
+        progress(done.messages + done.problems.len() as u64);
         Ok(())
     })
 }

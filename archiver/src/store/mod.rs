@@ -56,7 +56,7 @@ pub use held::{Decided, Held};
 pub(crate) use index::{rfc3339, rfc3339_ms};
 pub use log::{Log, LogHead, Walked};
 pub(crate) use moving::Bundle;
-pub use open::rebuild_catalog;
+pub use open::{rebuild_catalog, rebuild_catalog_with};
 pub use rekey::{EscrowChange, PassphraseChange, Rekey, rekey, restore_unlock};
 pub use repair::{LostContent, Repaired, repair};
 pub use report::{Collected, Commit, NewReport, Outcome, Pending, StoreReceipt};

@@ -91,6 +91,17 @@ impl Store {
         disk: Arc<dyn Disk>,
         memory: CatalogMemory,
     ) -> StoreResult<Store> {
+        Self::open_watched(dir, unlock, disk, memory, &mut |_, _| ())
+    }
+
+    /// As [`Self::open_within`]; `progress` hears of packs and record files that the catalog is brought up to.
+    fn open_watched(
+        dir: &Path,
+        unlock: &Unlock<'_>,
+        disk: Arc<dyn Disk>,
+        memory: CatalogMemory,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> StoreResult<Store> {
         let keys = Arc::new(open_keys_to_write(dir, unlock, &*disk)?);
         let path = dir.join("catalog");
         let catalog = open_catalog(&path, &*disk, memory)?;
@@ -101,7 +112,7 @@ impl Store {
             remove_catalog(&path, &*store.disk)?;
             store.catalog = Box::new(open_catalog(&path, &*store.disk, memory)?);
         }
-        store.bring_up()?;
+        store.bring_up(progress)?;
         store.resume()?;
         Ok(store)
     }
@@ -131,12 +142,12 @@ impl Store {
         if let Some(catalog) = found {
             let mut store = Self::assemble(dir, Arc::clone(&keys), Arc::clone(&disk), Box::new(catalog), false);
             if store.read_head()? {
-                store.bring_up()?;
+                store.bring_up(&mut |_, _| ())?;
                 return Ok(store);
             }
         }
         let mut store = Self::assemble(dir, keys, disk, Box::new(MemoryCatalog::default()), false);
-        store.bring_up()?;
+        store.bring_up(&mut |_, _| ())?;
         Ok(store)
     }
 
@@ -189,9 +200,10 @@ impl Store {
     }
 
     /// Applies what packs and records hold beyond the catalog.
-    fn bring_up(&mut self) -> StoreResult<()> {
-        self.bring_up_packs()?;
-        let end = self.bring_up_records()?;
+    fn bring_up(&mut self, progress: &mut dyn FnMut(u64, u64)) -> StoreResult<()> {
+        let records = self.records.list()?.iter().filter(|(file, _)| *file >= self.head.file).count() as u64;
+        let packs = self.bring_up_packs(records, progress)?;
+        let end = self.bring_up_records(&mut |done| progress(packs + done.min(records), packs + records))?;
         self.notes.extend(end.notes.iter().cloned());
         self.notes
             .extend(end.damage.iter().map(|(path, at, detail)| format!("{}: octet {at}: {detail}", path.display())));
@@ -208,17 +220,20 @@ impl Store {
         view.put(Space::Meta, &[b"totals"], &self.totals);
     }
 
-    fn bring_up_packs(&mut self) -> StoreResult<()> {
+    /// Returns how many packs there are.
+    fn bring_up_packs(&mut self, records: u64, progress: &mut dyn FnMut(u64, u64)) -> StoreResult<u64> {
         let (packs, others) = self.packs.list()?;
+        let total = packs.len() as u64;
         self.notes.extend(others.iter().map(|path| format!("{} is no pack and was left alone", path.display())));
-        for pack in packs {
+        for (done, pack) in (1..).zip(packs) {
             let known = self.clear_value(Space::Packs, &[&pack.id])?;
             let known = known.and_then(|octets| Some(u64::from_be_bytes(*octets.first_chunk()?)));
             if known != Some(pack.len) {
                 self.learn_pack(&pack, known.unwrap_or_default())?;
             }
+            progress(done, total + records);
         }
-        Ok(())
+        Ok(total)
     }
 
     /// Chunks of a pack that the catalog does not know, or not in full. That it once was longer is not forgotten: only
@@ -244,14 +259,19 @@ impl Store {
         if self.batch.len() >= BATCH { self.batch.apply(&mut *self.catalog) } else { Ok(()) }
     }
 
-    fn bring_up_records(&mut self) -> StoreResult<LogEnd> {
+    fn bring_up_records(&mut self, progress: &mut dyn FnMut(u64)) -> StoreResult<LogEnd> {
         self.check_head()?;
+        let (mut files, mut file) = (0, None);
         let (records, catalog, keys) = (&self.records, &mut self.catalog, &self.keys);
         let (batch, totals) = (&mut self.batch, &mut self.totals);
         let end = records.read_on(self.head, &mut |Read { record, number, place, head }| {
             let mut view = View { catalog: &**catalog, batch, keys };
             apply(&mut view, totals, number, &record)?;
             view.put_clear(Space::Records, &[&number.to_be_bytes()], place.encode());
+            if file.replace(place.file) != Some(place.file) {
+                files += 1;
+                progress(files);
+            }
             let Some(head) = head.filter(|_| batch.len() >= BATCH) else { return Ok(()) };
             let mut view = View { catalog: &**catalog, batch, keys };
             view.put(Space::Meta, &[b"layout"], &LAYOUT);
@@ -334,10 +354,23 @@ impl Store {
 /// # Errors
 /// [`StoreError`].
 pub fn rebuild_catalog(dir: &Path, unlock: &Unlock<'_>, disk: Arc<dyn Disk>) -> StoreResult<Vec<String>> {
+    rebuild_catalog_with(dir, unlock, disk, &mut |_, _| ())
+}
+
+/// As [`rebuild_catalog`]; `progress` hears of packs and record files.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn rebuild_catalog_with(
+    dir: &Path,
+    unlock: &Unlock<'_>,
+    disk: Arc<dyn Disk>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> StoreResult<Vec<String>> {
     // The key first: nothing is removed for somebody who could not build it again.
     drop(open_keys(dir, unlock, &*disk)?);
     remove_catalog(&dir.join("catalog"), &*disk)?;
-    Store::open(dir, unlock, disk).map(|store| store.notes)
+    Store::open_watched(dir, unlock, disk, CatalogMemory::default(), progress).map(|store| store.notes)
 }
 
 pub(super) fn open_keys(dir: &Path, unlock: &Unlock<'_>, disk: &dyn Disk) -> StoreResult<Keyring> {
