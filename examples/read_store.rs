@@ -62,8 +62,10 @@ const RECORDS: &[Layout] = &[(b"PKRC", 80, 5, 16), (b"PKRC", 80, 5, 16), (b"PKRB
 /// A layout with what its frames are bound to besides their place and header, and their key.
 struct Form(Layout, Vec<u8>, XChaCha20Poly1305);
 
-/// A frame: its octets, its header without the nonce, the chunks or records in it.
-type Frame<'a> = (&'a [u8], &'a [u8], Vec<Vec<u8>>);
+/// What is in a frame: chunks, or records.
+type Chunks = Vec<Vec<u8>>;
+/// A frame: its octets, its header without the nonce, what is in it.
+type Frame<'a> = (&'a [u8], &'a [u8], Chunks);
 
 impl Form {
     /// Opens the frame that begins `octets` and stands at `at` of its file.
@@ -87,7 +89,7 @@ impl Form {
 }
 
 /// The chunks of a group. A table does not look like one, and needs not: it says again what the groups say.
-fn group(plain: &[u8]) -> Option<Vec<Vec<u8>>> {
+fn group(plain: &[u8]) -> Option<Chunks> {
     let count = number(plain, 0, 4)?;
     let mut rest = plain.get(4 + 4 * count..)?;
     let chunks = (0..count).map(|n| {
@@ -108,7 +110,7 @@ struct Reader {
     /// By name: pack, octet at which the frame begins, its octets, place in the group.
     chunks: HashMap<String, (usize, usize, usize, usize)>,
     /// The group that was opened last, and where it is.
-    group: RefCell<((usize, usize), Vec<Vec<u8>>)>,
+    group: RefCell<((usize, usize), Chunks)>,
     /// Number of the last record and hash of its frame.
     head: (usize, [u8; 32]),
     /// Messages by id, reports by source, mailbox and uidl.
