@@ -3,13 +3,13 @@
 mod support;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
     path::Path,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 use support::{Archiver, Gateway, Server, folder, http::get, numbered_report, root, run};
 
@@ -56,10 +56,20 @@ fn scene() -> Result<Scene> {
     support::archiver::restrict(&password)?;
     archiver.configure(&format!(
         "{METRICS}[[source]]\nname = \"m365\"\nhosts = [\"{}\"]\nmailbox = \"{}\"\npassword_file = \"m365.password\"\n\
-         tls = {{ verify = \"pin\", pin_sha256 = [\"{pin}\"] }}\ninterval = \"1s\"\n",
+         tls = {{ verify = \"pin\", pin_sha256 = [\"{pin}\"] }}\ninterval = \"1s\"\n\n\
+         [[probe]]\nname = \"way\"\nserver = \"127.0.0.1:9\"\nfrom = \"probe@aurora.example\"\n\
+         to = \"echo@aurora.example\"\ninterval = \"1h\"\n",
         of_gateway.address("pop3s")?,
         access.id,
     ))?;
+    // One that came back a minute ago: the next is not due yet.
+    let now = u64::try_from(UNIX_EPOCH.elapsed()?.as_millis())?;
+    let (sent, probes) = (now - 60_000, archiver.data().join("probes"));
+    std::fs::create_dir_all(&probes)?;
+    let one = json!([{"chance": "ab", "sent_ms": sent, "error": null}]);
+    std::fs::write(probes.join("way.sent.json"), one.to_string())?;
+    let one = json!([{"chance": "ab", "sent_ms": sent, "arrived_ms": sent + 1500}]);
+    std::fs::write(probes.join("way.seen.json"), one.to_string())?;
     let of_archiver = Server::start(&mut archiver.command(&["serve"])?, &["metrics"])?;
     let secrets = vec![access.id.clone(), access.id.trim_start_matches("mbx-").to_owned(), access.password.clone()];
     let metrics = [of_gateway.address("metrics")?, of_archiver.address("metrics")?];
@@ -220,6 +230,9 @@ fn a_real_prometheus_reads_both_programs() -> Result<()> {
             ensure!(code == 200 && body == "{\"ok\":true,\"reasons\":[]}\n", "{path}: {code} {body}");
         }
     }
+    let text = get(scene.metrics[1], "/metrics")?.1;
+    ensure!(text.contains("postkeep_archiver_probe_latency_seconds{probe=\"way\"} 1.5"), "{text}");
+    ensure!(text.contains("postkeep_archiver_probe_lost_total{probe=\"way\"} 0"), "{text}");
     let label = scene.gateway.show(&scene.mailbox.id)?;
     let label = label.get("label").and_then(Value::as_str).context("label")?.to_owned();
     ensure!(get(scene.metrics[0], "/metrics")?.1.contains(&format!("waiting_messages{{mailbox=\"{label}\"}} 2")));

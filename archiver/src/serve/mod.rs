@@ -12,6 +12,7 @@ pub mod board;
 pub mod control;
 pub mod keeper;
 pub mod pause;
+mod probes;
 pub mod proof;
 mod reconciled;
 pub mod schedule;

@@ -1,11 +1,12 @@
 //! Figures and health of the archiver (`docs/metrics.md`), of the board, the store and the last reconcile.
 //!
-//! Labels are the names of sources and hosts as the configuration has them, and nothing else: no mailbox, no owner, no
+//! Labels are the names of sources, hosts and probes as the configuration has them, and nothing else: no mailbox, no owner, no
 //! address.
 
 use super::{
     board::{Board, HostStanding, Snapshot, SourceStanding, StoreStanding},
     keeper::Keeper,
+    probes::Lost,
     reconciled::Reconciled,
 };
 use postkeep_shared::{
@@ -26,13 +27,14 @@ const ROOM: u64 = 256 * 1024 * 1024;
 pub struct Teller {
     keeper: Arc<Keeper>,
     board: Arc<Board>,
+    probes: Lost,
 }
 
 impl Teller {
     /// Of a service.
     #[must_use]
     pub fn new(keeper: Arc<Keeper>, board: Arc<Board>) -> Self {
-        Self { keeper, board }
+        Self { keeper, board, probes: Lost::default() }
     }
 }
 
@@ -84,6 +86,7 @@ impl Told for Teller {
         if let Some(last) = self.keeper.reconciled() {
             reconcile_figures(out, &last);
         }
+        self.probes.figures(out, &self.keeper.config(), &**self.keeper.disk(), board.started_ms, now_ms());
     }
 }
 
