@@ -6,6 +6,7 @@
 use super::{
     ReconcileArgs, load_and_lock,
     run::{runtime, select},
+    store::printable,
 };
 use crate::{
     collect::{Prepared, state::State},
@@ -28,6 +29,7 @@ pub fn run(config: Option<&Path>, args: &ReconcileArgs) -> Result<Exit, Failure>
     for row in &done.rows {
         print(row, args)?;
     }
+    done.hints.iter().for_each(|hint| eprintln!("hint: {}", printable(hint)));
     if let Some(failure) = &done.forgotten {
         eprintln!("postkeep-archiver: what was seen could not be remembered: {failure}");
     }

@@ -47,6 +47,8 @@ pub struct Reconciled {
     pub rows: Vec<Row>,
     /// Why it could not be remembered.
     pub forgotten: Option<Failure>,
+    /// Where numbers do not add up: stores that were there before and are not read now.
+    pub hints: Vec<String>,
 }
 
 impl Reconciled {
@@ -123,7 +125,8 @@ pub fn reconcile_offline(
         }
     }
     run.look(&mut parts)?;
-    Ok(Reconciled { rows: run.rows(parts)?, forgotten: None })
+    let rows = run.rows(parts)?;
+    Ok(Reconciled { hints: run.hints(&rows), rows, forgotten: None })
 }
 
 /// Mailboxes of a source as the store knows them, each with its hosts.
@@ -557,6 +560,7 @@ impl<'a> Run<'a> {
             })
             .collect();
         let rows = self.rows(parts)?;
+        let hints = self.hints(&rows);
         let store_well = self.damage.is_empty();
         let green = rows.iter().all(|row| row.ok);
         let saved = self.list.save(&**self.disk).map_err(Failure::from);
@@ -584,7 +588,24 @@ impl<'a> Run<'a> {
                 }
             })
         });
-        Ok(Reconciled { rows, forgotten: saved.err() })
+        Ok(Reconciled { hints, rows, forgotten: saved.err() })
+    }
+
+    /// What only a store holds that is not read counts as missing: that is said before somebody looks for it elsewhere.
+    fn hints(&self, rows: &[Row]) -> Vec<String> {
+        if rows.iter().all(|row| row.ok) {
+            return Vec::new();
+        }
+        let here: BTreeSet<String> = self.logs.iter().map(|(_, log)| log.id()).collect();
+        let gone = self.memory.stores.iter().filter(|(id, _)| !here.contains(*id));
+        let hint = |(_, store): (&String, &StoreMemory)| {
+            format!(
+                "store {} (records up to {}) is detached: what only it holds is counted as missing; attach it and say \
+                 reconcile again",
+                store.name, store.number
+            )
+        };
+        gone.map(hint).collect()
     }
 }
 

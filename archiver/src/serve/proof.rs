@@ -8,20 +8,21 @@ use crate::{
     checkpoint,
     collect::Prepared,
     config::ArchiverConfig,
-    reconcile::{Memory, reconcile},
+    reconcile::{Memory, Row, reconcile},
 };
 use postkeep_shared::{
     alarm::Alarms,
     mailer::{Attachment, Letter},
     run::{Failure, Shutdown, now_ms},
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// How often it looks whether something is due.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// Proves until `shutdown` fires.
 pub async fn prove(keeper: Arc<Keeper>, alarms: Alarms, mut shutdown: Shutdown) {
+    let mut said = Said::default();
     loop {
         tokio::select! {
             biased;
@@ -33,19 +34,33 @@ pub async fn prove(keeper: Arc<Keeper>, alarms: Alarms, mut shutdown: Shutdown) 
         tokio::select! {
             biased;
             () = shutdown.fired() => return,
-            done = reconcile_when_due(&keeper, &config) => tell("reconcile", done),
+            done = reconcile_when_due(&keeper, &config, &mut said) => said.tell("reconcile", done),
         }
-        tell("checkpoint", checkpoint_when_due(&keeper, &config, &alarms));
+        said.tell("checkpoint", checkpoint_when_due(&keeper, &config, &alarms));
     }
 }
 
-fn tell(what: &str, done: Result<(), Failure>) {
-    if let Err(failure) = done {
-        tracing::error!("ALARM: {what}: {failure}");
+/// What was said last of each: what is tried again every few seconds is told when it changes.
+#[derive(Default)]
+struct Said(BTreeMap<&'static str, String>);
+
+impl Said {
+    fn tell(&mut self, what: &'static str, done: Result<(), Failure>) {
+        match done {
+            Err(failure) if self.is_new(what, failure.text.clone()) => tracing::error!("ALARM: {what}: {failure}"),
+            Ok(()) if self.0.remove(what).is_some() => tracing::info!("{what}: it can be done again"),
+            _ => {}
+        }
+    }
+
+    fn is_new(&mut self, what: &'static str, text: String) -> bool {
+        let new = self.0.get(what) != Some(&text);
+        self.0.insert(what, text);
+        new
     }
 }
 
-async fn reconcile_when_due(keeper: &Keeper, config: &ArchiverConfig) -> Result<(), Failure> {
+async fn reconcile_when_due(keeper: &Keeper, config: &ArchiverConfig, said: &mut Said) -> Result<(), Failure> {
     let Some(interval) = config.reconcile_interval else { return Ok(()) };
     let memory = Memory::load(&config.data_dir, &**keeper.disk())?;
     if memory.last_run_ms.is_some_and(|last| is_within(last, interval)) {
@@ -55,17 +70,23 @@ async fn reconcile_when_due(keeper: &Keeper, config: &ArchiverConfig) -> Result<
     let prepared: Vec<Prepared> = prepared.collect::<Result<_, _>>()?;
     let sources: Vec<&Prepared> = prepared.iter().collect();
     let done = reconcile(config, &sources, true, keeper.disk(), Some(keeper.turns())).await?;
-    for row in done.rows.iter().filter(|row| !row.ok) {
+    let problem = |row: &Row| {
         let (source, node) = (&row.source, row.node.as_deref().unwrap_or("none"));
-        tracing::error!("ALARM: reconcile: {source}, node {node}: {}", row.problems.join("; "));
+        format!("{source}, node {node}: {}", row.problems.join("; "))
+    };
+    let problems: Vec<String> = done.rows.iter().filter(|row| !row.ok).map(problem).collect();
+    // What cannot be remembered is due again in a moment, and finds the same.
+    if said.is_new("what reconcile found", problems.join("\n")) || done.forgotten.is_none() {
+        problems.iter().for_each(|problem| tracing::error!("ALARM: reconcile: {problem}"));
+        done.hints.iter().for_each(|hint| tracing::warn!("reconcile: {hint}"));
+        if problems.is_empty() {
+            tracing::info!("reconcile: every number adds up");
+        }
     }
-    if done.is_green() {
-        tracing::info!("reconcile: every number adds up");
+    match done.forgotten {
+        Some(failure) => Err(Failure::cannot(format!("what was seen could not be remembered: {failure}"))),
+        None => Ok(()),
     }
-    if let Some(failure) = &done.forgotten {
-        tracing::error!("ALARM: what reconcile saw could not be remembered: {failure}");
-    }
-    Ok(())
 }
 
 /// A clock that was set back makes nothing wait.
@@ -105,5 +126,22 @@ fn letter(made: &checkpoint::Written) -> Letter {
         }],
         written: i64::try_from(now_ms() / 1000).unwrap_or_default(),
         replaces: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_wrong_is_said_once() {
+        let mut said = Said::default();
+        assert!(said.is_new("a", "no".into()) && said.is_new("b", "no".into()));
+        assert!(!said.is_new("a", "no".into()));
+        assert!(said.is_new("a", "other".into()) && said.is_new("a", "no".into()));
+        said.tell("a", Ok(()));
+        assert!(said.is_new("a", "no".into()), "it was well in between");
+        said.tell("a", Err(Failure::cannot("no")));
+        assert!(!said.is_new("a", "no".into()));
     }
 }
