@@ -305,3 +305,81 @@ fn a_round_takes_no_more_than_it_may_and_a_host_that_hangs_delays_nobody() -> Re
     println!("100 reports by rounds of 30 beside a host that hangs: {took:.1?}");
     Ok(())
 }
+
+#[test]
+fn a_hangup_changes_alarms_probes_and_proofs() -> Result<()> {
+    let scene = Scene::new()?;
+    let hook = scene.archiver.folder.join("hook.jsonl");
+    let never = "[checkpoint]\ninterval = \"never\"\n[reconcile]\ninterval = \"never\"\n";
+    let calm = format!("{METRICS}{never}{}", scene.source("m365", "")?);
+    let told = format!(
+        "{METRICS}[alarms]\ncommand = [\"/bin/sh\", \"-c\", \"cat >> {hook} && echo >> {hook}\"]\nsettle = \"0s\"\n\
+         look = \"200ms\"\ndisk_free = 0\ninodes_free = 0\n[[alarms.fresh]]\nname = \"copy\"\npath = \"nowhere\"\n\
+         within = \"1h\"\n[[probe]]\nname = \"way\"\nserver = \"127.0.0.1:9\"\nfrom = \"probe@aurora.example\"\n\
+         to = \"echo@aurora.example\"\ninterval = \"1h\"\n{}",
+        scene.source("m365", "")?,
+        hook = hook.display()
+    );
+    scene.archiver.configure(&calm)?;
+    let server = scene.serve()?;
+    let figures = || Ok::<_, anyhow::Error>(get(server.address("metrics")?, "/metrics")?.1);
+    let events = |event: &str| -> Result<usize> {
+        let text = std::fs::read_to_string(&hook).unwrap_or_default();
+        let lines = text.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
+        Ok(lines.iter().filter(|line| line["kind"] == "stale" && line["event"] == event).count())
+    };
+    until(&server, "ready", || Ok(get(server.address("metrics")?, "/readyz")?.0 == 200))?;
+    let (checkpoints, reconciled) =
+        (scene.archiver.data().join("checkpoints"), scene.archiver.data().join("reconcile.json"));
+    ensure!(!figures()?.contains("probe_sent") && !checkpoints.exists() && !reconciled.exists());
+
+    scene.archiver.configure(&told)?;
+    hangup(&server)?;
+    until(&server, "the new alarm is told by the new command", || Ok(events("raised")? == 1))?;
+    let sent = "postkeep_archiver_probe_sent_time_seconds{probe=\"way\"}";
+    until(&server, "the new probe is sent", || Ok(figures()?.contains(sent)))?;
+    until(&server, "a checkpoint and a reconcile", || Ok(checkpoints.exists() && reconciled.exists()))?;
+
+    // What was stale is there.
+    std::fs::write(scene.archiver.folder.join("nowhere"), "copied")?;
+    until(&server, "the end of the alarm", || Ok(events("resolved")? == 1))?;
+    std::fs::remove_file(scene.archiver.folder.join("nowhere"))?;
+    until(&server, "the alarm again", || Ok(events("raised")? == 2))?;
+    scene.archiver.configure(&calm)?;
+    hangup(&server)?;
+    until(&server, "no probe is known any more", || Ok(!figures()?.contains("probe_sent")))?;
+    // The file was not asked for any more: nothing is wrong, and nobody is told.
+    until(&server, "no alarm is left", || Ok(scene.archiver.run(&["alarm", "list", "--json"], b"")?.code == 0))?;
+    ensure!((events("raised")?, events("resolved")?) == (2, 1));
+    ensure!(server.stop()? == 0);
+    Ok(())
+}
+
+#[test]
+fn a_detached_store_is_named_where_numbers_do_not_add_up() -> Result<()> {
+    let mut scene = Scene::new()?;
+    scene.archiver.configure(&scene.source("m365", "")?)?;
+    scene.send(3)?;
+    scene.archiver.run(&["run", "--once"], b"")?.expect(0)?;
+    scene.archiver.run(&["reconcile"], b"")?.expect(0)?;
+    for arguments in [&["store", "create", "second"][..], &["store", "set-state", "second", "current"]] {
+        scene.archiver.run(arguments, b"")?.expect(0)?;
+    }
+    let whole = scene.archiver.run(&["reconcile"], b"")?.expect(0)?;
+    ensure!(!whole.err.contains("hint"), "{}", whole.err);
+    // A disabled store is not listed, but its records count.
+    scene.archiver.run(&["store", "set-state", "main", "disabled"], b"")?.expect(0)?;
+    scene.archiver.run(&["reconcile"], b"")?.expect(0)?;
+    scene.archiver.run(&["store", "detach", "main"], b"")?.expect(0)?;
+    for json in [false, true] {
+        let arguments: &[&str] = if json { &["reconcile", "--json"] } else { &["reconcile"] };
+        let told = scene.archiver.run(arguments, b"")?.expect(1)?;
+        println!("{}", told.err.trim());
+        ensure!(
+            told.err.contains("hint: store main (records up to ") && told.err.contains("is detached"),
+            "{}",
+            told.err
+        );
+    }
+    Ok(())
+}

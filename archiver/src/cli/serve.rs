@@ -65,7 +65,7 @@ pub fn run(config: Option<&Path>, args: &ServeArgs) -> Result<Exit, Failure> {
         tracing::info!("serving {} sources", prepared.len());
         manager::ready();
         tokio::spawn(say_alive(teller, shutdown.clone()));
-        let watcher = Watcher::start(&keeper.config(), &board, &watched, &watch_until)?;
+        let watcher = Watcher::start(keeper.configs(), &board, &watched, &watch_until)?;
         tokio::spawn(proof::prove(Arc::clone(&keeper), watcher.alarms().clone(), shutdown.clone()));
         let done = Service::new(keeper, board, prepared, shutdown).run(taken).await;
         // It looks for as long as the service works; a failure is told before the program ends.

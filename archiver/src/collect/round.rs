@@ -58,8 +58,7 @@ pub struct Rounds {
     disk: Arc<dyn Disk>,
     shutdown: Shutdown,
     pace: RwLock<Pace>,
-    /// Those of the start.
-    probes: Probes,
+    probes: RwLock<Arc<Probes>>,
     /// As they were read last without a mistake.
     owners: Mutex<Option<Arc<Owners>>>,
     /// Why they could not be read since.
@@ -159,16 +158,22 @@ impl Rounds {
             disk: Arc::clone(disk),
             shutdown,
             pace: RwLock::new(pace),
-            probes,
+            probes: RwLock::new(Arc::new(probes)),
             owners: Mutex::default(),
             owners_error: Mutex::default(),
         })
     }
 
     /// Goes on with another configuration of the same data folder; rounds under way end with the one they began with.
-    pub fn reconfigure(&self, config: Arc<ArchiverConfig>, pace: Pace) {
+    ///
+    /// # Errors
+    /// The key of probes cannot be had; then nothing has changed.
+    pub fn reconfigure(&self, config: Arc<ArchiverConfig>, pace: Pace) -> Result<(), Failure> {
+        let probes = Arc::new(Probes::open(&config.probes, &config.data_dir, &self.disk)?);
+        *self.probes.write().unwrap_or_else(PoisonError::into_inner) = probes;
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
         *self.pace.write().unwrap_or_else(PoisonError::into_inner) = pace;
+        Ok(())
     }
 
     /// The store.
@@ -302,13 +307,14 @@ impl Rounds {
             () = stop.fired() => return Ok(None),
             slot = common.pace.slots.take() => slot,
         };
+        let probes = Arc::clone(&self.probes.read().unwrap_or_else(PoisonError::into_inner));
         let tools = Tools {
             store: &self.store,
             state: &self.state,
             staging: &self.staging,
             owners: common.owners,
             rules: &common.rules,
-            probes: &self.probes,
+            probes: &probes,
             rules_digest: common.rules_digest,
             stop: common.stop,
             slow: slot.given_back(),

@@ -21,6 +21,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
+use tokio::sync::watch;
 
 /// A command that ends gives the lock back a moment after it said so.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -33,7 +34,7 @@ pub struct Keeper {
     board: Arc<Board>,
     backoff: Arc<Backoff>,
     shutdown: Shutdown,
-    config: Mutex<Arc<ArchiverConfig>>,
+    config: watch::Sender<Arc<ArchiverConfig>>,
     turns: Arc<Turns>,
     /// `None` while the store is lent.
     open: Mutex<Option<Open>>,
@@ -64,7 +65,7 @@ impl Keeper {
             board,
             backoff,
             shutdown,
-            config: Mutex::new(Arc::new(config)),
+            config: watch::Sender::new(Arc::new(config)),
             turns: Arc::default(),
             open: Mutex::default(),
             looked: Mutex::default(),
@@ -84,7 +85,13 @@ impl Keeper {
     /// The configuration in use.
     #[must_use]
     pub fn config(&self) -> Arc<ArchiverConfig> {
-        Arc::clone(&self.config.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.config.borrow())
+    }
+
+    /// The configuration in use, and every later one.
+    #[must_use]
+    pub fn configs(&self) -> watch::Receiver<Arc<ArchiverConfig>> {
+        self.config.subscribe()
     }
 
     /// How long one piece of work has been going on with the store; `None`: none is, or it is lent.
@@ -201,14 +208,18 @@ impl Work for Keeper {
         if config.log != before.log {
             tracing::warn!("[log] has changed: that takes effect with the next start");
         }
+        if (config.new_store_at, config.catalog_memory) != (before.new_store_at, before.catalog_memory) {
+            tracing::warn!("[store] has changed: that takes effect with the next start");
+        }
         let config = Arc::new(config);
+        if let Some(rounds) = self.rounds() {
+            rounds.reconfigure(Arc::clone(&config), self.pace(&config))?;
+        }
         self.backoff.set_most(config.serve.backoff_max);
         // Whoever has mended a host, or a password, wants to see it.
         self.backoff.clear();
-        if let Some(rounds) = self.rounds() {
-            rounds.reconfigure(Arc::clone(&config), self.pace(&config));
-        }
-        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
+        // Watching and proving take theirs from here.
+        self.config.send_replace(config);
         Ok(prepared)
     }
 

@@ -7,6 +7,7 @@
 mod activity;
 mod busy;
 mod judge;
+mod senders;
 mod settings;
 pub mod status_mail;
 mod watcher;

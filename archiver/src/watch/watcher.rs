@@ -2,6 +2,7 @@
 
 use super::{
     Activity, ArchiverAlarms, Found, judge,
+    senders::Senders,
     status_mail::{self, Page},
 };
 use crate::{
@@ -9,7 +10,7 @@ use crate::{
     checkpoint,
     collect::look::look_at_validity,
     config::ArchiverConfig,
-    probe::{self, Key, ProbeState},
+    probe::ProbeState,
     serve::{Board, Snapshot},
 };
 use postkeep_shared::{
@@ -23,7 +24,10 @@ use std::{
     sync::Arc,
     time::{Duration, Instant, UNIX_EPOCH},
 };
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
 
 /// Longest wait for the alarm that storage has failed to be delivered.
 const LAST_WORDS: Duration = Duration::from_secs(30);
@@ -47,47 +51,44 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Starts watching; the caller holds the writer's lock.
+    /// Starts watching by the configuration in use and every later one; the caller holds the writer's lock.
     ///
     /// # Errors
     /// The key of probes cannot be had.
     pub fn start(
-        config: &Arc<ArchiverConfig>,
+        mut configs: watch::Receiver<Arc<ArchiverConfig>>,
         board: &Arc<Board>,
         disk: &Arc<dyn Disk>,
         shutdown: &Shutdown,
     ) -> Result<Self, Failure> {
+        let config = Arc::clone(&configs.borrow_and_update());
         let settings = &config.alarms;
         let (trigger, stopping) = ShutdownTrigger::new();
-        let also = [settings.also(), config.checkpoint.mail.clone()].concat();
         let (alarms, desk) = Alarms::start(
             settings.shared.clone(),
             settings.mailer(&config.dns),
-            &also,
+            &also(&config),
             ArchiverAlarms::who(),
             &config.data_dir,
             Arc::clone(disk),
             stopping,
         );
-        let mut tasks = JoinSet::new();
+        let mut senders = Senders::new(disk);
+        senders.follow(&config)?;
+        let (mut tasks, place) = (JoinSet::new(), config.data_dir.display().to_string());
         let looker = Looker {
-            config: Arc::clone(config),
+            config,
+            configs,
             board: Arc::clone(board),
             disk: Arc::clone(disk),
             alarms: alarms.clone(),
+            senders,
             activity: BTreeMap::new(),
             collected: BTreeMap::new(),
             certificates: BTreeMap::new(),
         };
         tasks.spawn(looker.run(shutdown.clone()));
-        if !config.probes.is_empty() {
-            let key = Arc::new(Key::load_or_create(&config.data_dir, &**disk)?);
-            for one in &config.probes {
-                let data_dir: Arc<Path> = Arc::from(config.data_dir.as_path());
-                tasks.spawn(probe::run(one.clone(), Arc::clone(&key), data_dir, Arc::clone(disk), shutdown.clone()));
-            }
-        }
-        Ok(Self { alarms, trigger, desk, tasks, place: config.data_dir.display().to_string() })
+        Ok(Self { alarms, trigger, desk, tasks, place })
     }
 
     /// Where trouble is told.
@@ -119,11 +120,18 @@ impl Watcher {
     }
 }
 
+/// Addresses beside those of `[alarms]` that get letters.
+fn also(config: &ArchiverConfig) -> Vec<String> {
+    [config.alarms.also(), config.checkpoint.mail.clone()].concat()
+}
+
 struct Looker {
     config: Arc<ArchiverConfig>,
+    configs: watch::Receiver<Arc<ArchiverConfig>>,
     board: Arc<Board>,
     disk: Arc<dyn Disk>,
     alarms: Alarms,
+    senders: Senders,
     activity: BTreeMap<String, Activity>,
     /// What the board had counted at the last look.
     collected: BTreeMap<String, u64>,
@@ -157,9 +165,32 @@ impl Looker {
             tokio::select! {
                 () = shutdown.fired() => break,
                 () = tokio::time::sleep(self.config.alarms.look) => {}
+                // Its end is that of the service, which ends this as well.
+                Ok(()) = self.configs.changed() => {
+                    self.follow().await;
+                    next_look = next_look.min(Instant::now() + FIRST_LOOK);
+                }
             }
         }
         self.keep().await;
+        self.senders.end().await;
+    }
+
+    /// Goes on by the configuration that is in use now.
+    async fn follow(&mut self) {
+        let before = std::mem::replace(&mut self.config, Arc::clone(&self.configs.borrow_and_update()));
+        let config = Arc::clone(&self.config);
+        let settings = &config.alarms;
+        self.alarms.reconfigure(settings.shared.clone(), settings.mailer(&config.dns), also(&config));
+        if let Err(failure) = self.senders.follow(&config) {
+            tracing::error!("ALARM: probes are not sent: {failure}");
+        }
+        let names = |config: &ArchiverConfig| config.sources.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
+        if names(&before) != names(&config) {
+            // What was learnt since the last time is not in the file yet.
+            self.keep().await;
+            self.learn().await;
+        }
     }
 
     /// What was learnt before; a source of which nothing is known is counted from the archive.

@@ -58,6 +58,7 @@ enum Order {
     Mail(Vec<String>, Letter),
     StatusWritten(u64),
     LastWords(Instant, oneshot::Sender<()>),
+    Settings(Box<(AlarmSettings, Option<Mailer>, Vec<String>)>),
 }
 
 impl Alarms {
@@ -75,11 +76,7 @@ impl Alarms {
     ) -> (Self, JoinHandle<()>) {
         let mut kept = Kept::open(disk.as_ref(), data_dir);
         kept.outbox.wake(now_ms());
-        let known: BTreeSet<String> =
-            settings.recipients().chain(also.iter().map(|address| format!("mail:{address}"))).collect();
-        for (recipient, count) in kept.outbox.keep_only(|recipient| known.contains(recipient)) {
-            tracing::warn!("{count} notices for {recipient} are dropped: the configuration does not name it any more");
-        }
+        forget_others(&mut kept, &settings, also);
         let (orders, inbox) = mpsc::unbounded_channel();
         let view = Arc::new(Mutex::new(View::default()));
         let desk = Desk {
@@ -104,6 +101,12 @@ impl Alarms {
         Self { orders: mpsc::unbounded_channel().0, view: Arc::default() }
     }
 
+    /// Goes on with other settings, mailer and addresses. What is on its way to somebody who is not named any more is
+    /// dropped, and what waits for the others is tried at once.
+    pub fn reconfigure(&self, settings: AlarmSettings, mailer: Option<Mailer>, also: Vec<String>) {
+        self.order(Order::Settings(Box::new((settings, mailer, also))));
+    }
+
     /// Something is wrong now.
     pub fn raise(&self, condition: Condition) {
         self.order(Order::Raise(condition));
@@ -124,7 +127,7 @@ impl Alarms {
         self.order(Order::Replace(kind, conditions, unknown));
     }
 
-    /// Mails a letter to these addresses, by the same queue. The addresses must be among those the desk was started with.
+    /// Mails a letter to these addresses, by the same queue. The addresses must be among those that the desk knows.
     pub fn mail(&self, to: Vec<String>, letter: Letter) {
         self.order(Order::Mail(to, letter));
     }
@@ -245,6 +248,13 @@ impl Desk {
                 self.kept.status_ms = Some(at_ms);
                 self.dirty = true;
             }
+            Order::Settings(new) => {
+                let (settings, mailer, also) = *new;
+                forget_others(&mut self.kept, &settings, &also);
+                self.kept.outbox.hurry();
+                (self.settings, self.mailer) = (Arc::new(settings), mailer);
+                self.dirty = true;
+            }
             Order::LastWords(end, done) => {
                 self.last_words(end).await;
                 let _ = done.send(());
@@ -337,6 +347,15 @@ impl Desk {
             queued: self.kept.outbox.queued(),
             status_ms: self.kept.status_ms,
         };
+    }
+}
+
+/// What waits for nobody whom the configuration names.
+fn forget_others(kept: &mut Kept, settings: &AlarmSettings, also: &[String]) {
+    let also = also.iter().map(|address| format!("mail:{address}"));
+    let known: BTreeSet<String> = settings.recipients().chain(also).collect();
+    for (recipient, count) in kept.outbox.keep_only(|recipient| known.contains(recipient)) {
+        tracing::warn!("{count} notices for {recipient} are dropped: the configuration does not name it any more");
     }
 }
 
