@@ -5,6 +5,8 @@
 
 mod fjall_catalog;
 mod memory;
+#[cfg(test)]
+mod size;
 mod view;
 
 pub(crate) use fjall_catalog::FjallCatalog;
