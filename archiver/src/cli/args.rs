@@ -64,7 +64,7 @@ pub enum Command {
     RestoreDrill(DrillArgs),
     /// Take messages out of an owner's archive; who, when and why is recorded.
     ///
-    /// What no archive needs any more is given up; its space on disk is not freed yet. Exit 5 on a write-protected store.
+    /// What no archive needs any more is given up; `store compact` frees its space. Exit 5 on a write-protected store.
     Delete(DeleteArgs),
     /// The store itself.
     #[command(subcommand)]

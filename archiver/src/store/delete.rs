@@ -2,7 +2,7 @@
 //! needs any more because of it.
 //!
 //! An appearance (owner and folder) goes. When none is left in any archive, the octets of the message, of its variants
-//! and of the reports it came in are not needed any more; their space on disk is not given back yet. A report that waits
+//! and of the reports it came in are not needed any more; `store compact` gives their space back. A report that waits
 //! for a decision (dead letter, quarantine, rejected) is kept with everything in it. What was known of the message
 //! (envelope, addresses, subject, receipts) stays in the records: that it was there, and who removed it, must not vanish.
 
