@@ -123,8 +123,7 @@ struct Reader {
 impl Reader {
     /// The keys of a store (keys.md).
     fn open(store: &Path, passphrase: &str) -> Result<Self> {
-        let path = store.join("store.toml");
-        let file = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let file = fs::read_to_string(store.join("store.toml")).context("store.toml cannot be read")?;
         let file: Value = toml::from_str(&file)?;
         ensure!(file["version"].as_u64().is_some_and(|version| version <= 2), "store.toml is newer");
         let id = HEXLOWER.decode(text(&file, "id").as_bytes())?;
@@ -135,19 +134,18 @@ impl Reader {
         let cost = |at, len| number(head, at, len).unwrap_or_default().min(1 << 20) as u32;
         let params = argon2::Params::new(cost(5, 4), cost(9, 4), cost(13, 1), Some(32));
         let (mut key, failed) = ([0; 32], |error| anyhow!("key_by_passphrase: {error}"));
-        let derived = argon2::Argon2::from(params.map_err(failed)?);
-        let (before, nonce) = head.split_last_chunk::<24>().context("key_by_passphrase is cut short")?;
-        derived.hash_password_into(passphrase.as_bytes(), &before[14..], &mut key).map_err(failed)?;
+        let argon2 = argon2::Argon2::from(params.map_err(failed)?);
+        argon2.hash_password_into(passphrase.as_bytes(), &head[14..30], &mut key).map_err(failed)?;
+        let nonce: [u8; 24] = head[30..].try_into()?;
         let payload = Payload { msg: sealed, aad: &[&head[..], b"postkeep store key v1\0", &root].concat() };
-        let roots = XChaCha20Poly1305::new((&key).into()).decrypt(&XNonce::from(*nonce), payload).ok();
+        let roots = XChaCha20Poly1305::new((&key).into()).decrypt(&XNonce::from(nonce), payload).ok();
         let roots = roots.context("the passphrase is not the recovery passphrase of this store")?;
-        let (first, roots) = (roots.first_chunk::<32>().context("there are no keys")?, roots.chunks(32));
-        let own = |key: &[u8]| match file["root"].is_string() {
-            true => Ok(derive("of a family", &[key, &id].concat())),
-            false => key.try_into().context("half a key"),
-        };
-        let epochs = roots.map(own).collect::<Result<_>>()?;
-        Ok(Self { ids: derive("ids", first), epochs, id, ..Self::default() })
+        let mut epochs = roots.as_chunks::<32>().0.to_vec();
+        let ids = derive("ids", epochs.first().context("there are no keys")?);
+        if file["root"].is_string() {
+            epochs.iter_mut().for_each(|key| *key = derive("of a family", &[&key[..], &id].concat()));
+        }
+        Ok(Self { ids, epochs, id, ..Self::default() })
     }
 
     /// Every way in which a file can be written that begins with `magic`; `rest` stands behind the store's id.
