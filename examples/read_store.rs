@@ -43,8 +43,10 @@ pub(crate) fn read(store: &Path, out: &Path, passphrase: &str, list: &mut dyn Wr
         let places = reader.places.get(&identity).filter(|_| one["id"].is_string());
         let here = places.into_iter().flatten().filter(here);
         let here: Vec<_> = here.map(|(owner, folder)| format!("{owner} / {folder}")).collect();
-        let (date, subject) = (&one["date"], text(one, "subject").replace(char::is_control, " "));
-        writeln!(list, "{name}\t{}\t@{date}\t{subject}", here.join(", "))?;
+        // Seconds since 1970, as `date --date @N` reads them.
+        let date = one["date"].as_i64().map_or(String::new(), |seconds| format!("@{seconds}"));
+        let line = [name, &here.join(", "), &date, &text(one, "subject").replace(char::is_control, " ")];
+        writeln!(list, "{}", line.map(String::as_str).join("\t"))?;
         let report = format!("reports/{}", text(one, "sha256"));
         let file = out.join(format!("{}.eml", one["id"].as_str().unwrap_or(&report)));
         let written = reader.build(one, 0).and_then(|octets| Ok(fs::write(file, octets)?));
