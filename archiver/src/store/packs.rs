@@ -73,9 +73,9 @@ type SharedReader = Arc<Mutex<Reader>>;
 /// A pack that is open for reading.
 struct Reader {
     file: Box<dyn DiskFile>,
-    /// How it may be written: one form, unless its header cannot be read.
+    /// How it may be written: first as its header says, which may have decayed.
     forms: Vec<Form>,
-    /// Why not.
+    /// Why the header cannot be read.
     error: Option<PackError>,
 }
 
@@ -255,7 +255,10 @@ impl Packs {
             None => {
                 let file = self.disk.open(&self.path(pack))?;
                 let (forms, error) = match Form::of(&read_head(&*file)?, &self.keys, pack) {
-                    Ok(form) => (vec![form], None),
+                    Ok(form) => {
+                        let others = Form::all(&self.keys).into_iter().filter(|other| *other != form);
+                        (std::iter::once(form).chain(others).collect(), None)
+                    }
                     Err(error) => (Form::all(&self.keys), Some(error)),
                 };
                 let reader: SharedReader = Arc::new(Mutex::new(Reader { file, forms, error }));
@@ -305,7 +308,7 @@ impl Packs {
         let file = &*reader.file;
         let len = file.len()?;
         let mut error = reader.error.unwrap_or(PackError::Sealed);
-        for form in &reader.forms {
+        for (at, form) in reader.forms.iter().enumerate() {
             let reading = Reading { keys: &self.keys, file, pack: &place.pack, form: *form, len };
             match reading.frame(place.offset, len)? {
                 Ok((_, opened)) => {
@@ -313,7 +316,7 @@ impl Packs {
                     locked(&self.groups).keep(key, &opened);
                     return Ok(opened);
                 }
-                Err(found) if reader.error.is_none() => error = found,
+                Err(found) if reader.error.is_none() && at == 0 => error = found,
                 Err(_) => {}
             }
         }

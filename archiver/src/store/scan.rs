@@ -48,29 +48,34 @@ pub(crate) fn scan_pack(keys: &Keyring, file: &dyn DiskFile, pack: &PackId, deep
     let len = file.len()?;
     let mut scan = Scan::default();
     let head = read_head(file)?;
-    let forms = match Form::of(&head, keys, pack) {
+    let (error, forms): (_, Vec<Form>) = match Form::of(&head, keys, pack) {
         // The first write of a pack that a crash cut off: nothing was ever in it.
         Err(PackError::Short) => {
             scan.torn = Some(0);
             return Ok(scan);
         }
-        Err(_) if head.iter().all(|b| *b == 0) => {
-            scan.torn = Some(0);
+        Ok(form) => {
+            Reading { keys, file, pack, form, len }.scan(deep, &mut scan)?;
+            if !scan.entries.is_empty() || scan.whole() {
+                return Ok(scan);
+            }
+            // Nothing opens: it may be the header that is wrong.
+            (PackError::Header("pack header"), Form::all(keys).into_iter().filter(|other| *other != form).collect())
+        }
+        Err(error) => (error, Form::all(keys)),
+    };
+    for form in forms {
+        let reading = Reading { keys, file, pack, form, len };
+        if reading.next_frame(0)?.is_some() {
+            scan = Scan { damage: vec![(0, error)], ..Scan::default() };
+            reading.scan(deep, &mut scan)?;
             return Ok(scan);
         }
-        Ok(form) => vec![form],
-        Err(error) => {
-            scan.damage.push((0, error));
-            Form::all(keys)
-        }
-    };
-    let reading = |form: Form| Reading { keys, file, pack, form, len };
-    let known = forms.len() == 1;
-    for reading in forms.into_iter().map(reading) {
-        if known || reading.next_frame(0)?.is_some() {
-            reading.scan(deep, &mut scan)?;
-            break;
-        }
+    }
+    if head.iter().all(|b| *b == 0) {
+        scan.torn = Some(0);
+    } else if scan.form.is_none() {
+        scan.damage.push((0, error));
     }
     Ok(scan)
 }
