@@ -44,6 +44,9 @@ impl Store {
         let entry = entry.filter(|entry| entry.gone.is_none_or(|gone| gone.lost));
         let entry = entry.ok_or_else(|| StoreError::NoSuchMessage(uidl.to_owned()))?;
         let report = self.report(entry.record)?;
+        if report.uidl != entry.uidl || report.source != entry.source || report.raw.sha256 != entry.raw_sha256 {
+            return Err(StoreError::CatalogDamaged);
+        }
         self.rebuild_checked(&report.raw.recipe, report.raw.sha256, report.raw.size, uidl, out)
     }
 

@@ -139,7 +139,9 @@ impl Records {
         let header = RecordFileHeader::decode(&head, &self.keys);
         if number != end.head.file {
             end.head.file = number;
-            if head.iter().all(|b| *b == 0) || header == Err(RecordError::Short) {
+            let zeros = head.iter().all(|b| *b == 0);
+            let empty = zeros && self.resync(&*file, &Form::all(&self.keys), 0, len)?.is_none();
+            if empty || header == Err(RecordError::Short) {
                 // Its first write was cut off; nothing was ever in it.
                 end.head.end = len;
                 end.torn = Some((path, 0, RecordError::Short));
@@ -162,7 +164,7 @@ impl Records {
                 }
             }
         }
-        let forms = header.map_or_else(|_| Form::all(&self.keys), |header| vec![header.form]);
+        let forms = header.as_ref().map_or_else(|_| Form::all(&self.keys), |header| vec![header.form]);
         while end.head.end < len {
             let at = end.head.end;
             match self.read_one(&*file, &forms, at, len)? {
@@ -195,13 +197,18 @@ impl Records {
         end: &mut LogEnd,
         each: &mut dyn FnMut(Read) -> StoreResult<()>,
     ) -> StoreResult<()> {
-        let (at, header) = (end.head.end, &frame.header);
+        let (at, header, known) = (end.head.end, &frame.header, end.head.number);
         self.check_chain(path, at, header, end);
-        end.head.number = header.first + u64::from(header.count) - 1;
-        end.head.hash = record_hash(&frame.octets);
         end.head.end = at + frame.octets.len() as u64;
+        let last = header.first + u64::from(header.count) - 1;
+        if last <= known {
+            // A file or batch that stands here a second time, or too late: a number is never given anew.
+            return Ok(());
+        }
+        end.head.number = last;
+        end.head.hash = record_hash(&frame.octets);
         let place = RecordPlace { file, offset: at };
-        for (number, content) in (header.first..).zip(frame.opened.records()) {
+        for (number, content) in (header.first..).zip(frame.opened.records()).filter(|(number, _)| *number > known) {
             let head = (number == end.head.number).then_some(end.head);
             match serde_json::from_slice(content) {
                 Ok(record) => each(Read { record, number, place, head })?,
@@ -228,9 +235,11 @@ impl Records {
             let (expected, first) = (end.head.number + 1, header.first);
             let detail = format!("the file begins with record {first} where record {expected} follows in the chain");
             end.damage.push((path.to_owned(), 0, detail));
-            // Believed from here on: otherwise every later record would be called damaged too.
-            end.head.number = header.first.saturating_sub(1);
-            end.head.hash = header.prev;
+            // Believed from here on, unless it goes back: otherwise every later record would be called damaged too.
+            if header.first > end.head.number {
+                end.head.number = header.first - 1;
+                end.head.hash = header.prev;
+            }
         }
     }
 
