@@ -10,7 +10,10 @@ use super::{
     Store, StoreError, StoreResult, Unlock,
     catalog::Space,
     entry::{LostRecord, Record},
-    format::record::{Content, Form, FrameHeader, RecordFileHeader, RecordHash, record_hash, seal_batch},
+    format::{
+        pack::PackId,
+        record::{Content, Form, FrameHeader, RecordFileHeader, RecordHash, record_hash, seal_batch},
+    },
     keyring::Keyring,
     open::{open_keys, remove_catalog},
     packs::{Packs, Place},
@@ -34,6 +37,8 @@ const HEADER: usize = 8 + 2 + 4 + 32 + 4 + 4;
 const PIECE: usize = 2 * 1024 * 1024;
 /// A record file gets no further frame when it has this many octets.
 const FILE_FULL: u64 = 16 * 1024 * 1024;
+/// How many packs, the newest first, are looked through for the copy of the last record.
+const NEWEST: usize = 16;
 /// Where record files are made before they take the place of the others.
 const MADE: &str = "records.new";
 
@@ -85,7 +90,12 @@ struct Frame {
     len: usize,
     sources: Vec<Source>,
     copied: bool,
+    rank: Rank,
 }
+
+/// Which of two frames with one number and predecessor was committed: what stands in a file was; of copies the later one
+/// was, since it was written when the one before had failed. The same counts for all that follows them.
+type Rank = (bool, Option<(PackId, u64, u32)>);
 
 /// Everything that is left of the log.
 #[derive(Default)]
@@ -93,6 +103,8 @@ struct Left {
     frames: HashMap<RecordHash, Frame>,
     /// Hashes by first number and predecessor.
     follow: BTreeMap<(u64, RecordHash), Vec<RecordHash>>,
+    /// The highest rank of each frame and all that follow it.
+    ranks: HashMap<RecordHash, Rank>,
 }
 
 /// What becomes of the log.
@@ -138,6 +150,11 @@ impl Left {
             len: whole.len(),
             sources: Vec::new(),
             copied: false,
+            rank: (false, None),
+        };
+        let rank = match &source {
+            Source::File(..) => (true, None),
+            Source::Chunks(places) => (false, places.iter().map(|(_, at)| (at.pack, at.offset, at.index)).max()),
         };
         let frame = self.frames.entry(hash).or_insert_with(|| {
             self.follow.entry((header.first, header.prev)).or_default().push(hash);
@@ -145,6 +162,7 @@ impl Left {
         });
         frame.sources.push(source);
         frame.copied |= copied;
+        frame.rank = frame.rank.max(rank);
         Some(header)
     }
 
@@ -201,8 +219,9 @@ impl Left {
         Ok(())
     }
 
-    /// The longest chain from the beginning, and what of the rest goes behind it.
-    fn plan(&self) -> Vec<Step> {
+    /// The chain from the beginning, and what of the rest goes behind it.
+    fn plan(&mut self) -> Vec<Step> {
+        self.rank();
         let (mut steps, mut number, mut hash) = (Vec::new(), 0_u64, [0; 32]);
         let mut whole = true;
         loop {
@@ -217,7 +236,7 @@ impl Left {
                 hash = found;
                 continue;
             }
-            // What does not follow goes behind a gap; of several with one number the one that others follow.
+            // What does not follow goes behind a gap.
             let Some((first, found)) = self.beyond(number) else { break };
             if first > number + 1 {
                 steps.push(Step::Lost(number + 1, first - 1));
@@ -230,30 +249,40 @@ impl Left {
         steps
     }
 
-    fn best(&self, key: (u64, RecordHash)) -> Option<RecordHash> {
-        let found = self.follow.get(&key)?;
-        found.iter().copied().max_by_key(|hash| self.depth(*hash))
+    /// The rank of every frame, from the last to the first: each hands its own on to the one before it.
+    fn rank(&mut self) {
+        self.ranks.clear();
+        for ((_, prev), found) in self.follow.iter().rev() {
+            for hash in found {
+                let own = self.frames.get(hash).map(|frame| frame.rank).unwrap_or_default();
+                let rank = *self.ranks.entry(*hash).and_modify(|rank| *rank = own.max(*rank)).or_insert(own);
+                self.ranks.entry(*prev).and_modify(|before| *before = rank.max(*before)).or_insert(rank);
+            }
+        }
     }
 
-    /// How many frames follow in a chain, as far as one needs to know to choose.
-    fn depth(&self, mut hash: RecordHash) -> usize {
-        let mut depth = 0;
-        while let Some(frame) = self.frames.get(&hash)
-            && let Some(next) = self.follow.get(&(frame.first + u64::from(frame.count), hash)).and_then(|f| f.first())
-            && depth < 1000
-        {
-            (hash, depth) = (*next, depth + 1);
-        }
-        depth
+    fn best(&self, key: (u64, RecordHash)) -> Option<RecordHash> {
+        self.follow.get(&key)?.iter().copied().max_by_key(|hash| self.ranks.get(hash).copied())
     }
 
     /// The next frame with a higher number.
     fn beyond(&self, number: u64) -> Option<(u64, RecordHash)> {
         let (key, _) = self.follow.range((number + 1, [0; 32])..).next()?;
         let same = self.follow.range((key.0, [0; 32])..=(key.0, [255; 32]));
-        let hash = same.flat_map(|(_, found)| found).copied().max_by_key(|hash| self.depth(*hash))?;
+        let hash = same.flat_map(|(_, found)| found).copied().max_by_key(|hash| self.ranks.get(hash).copied())?;
         Some((key.0, hash))
     }
+}
+
+/// The octets of a frame from its copy.
+fn read_chunks(packs: &Packs, source: &Source, len: usize) -> StoreResult<Vec<u8>> {
+    let Source::Chunks(places) = source else { return Err(StoreError::CatalogDamaged) };
+    let mut octets = Vec::with_capacity(len);
+    for (id, place) in places {
+        let chunk = packs.read(id, place)?;
+        octets.extend(piece(&chunk).map(|(.., octets)| octets).unwrap_or_default());
+    }
+    Ok(octets)
 }
 
 type Pieces = HashMap<RecordHash, BTreeMap<u32, (([u8; 32], Place), Vec<u8>)>>;
@@ -280,10 +309,13 @@ pub fn rebuild_records(
     progress: &mut dyn FnMut(u64, u64),
 ) -> StoreResult<RebuiltRecords> {
     let mut rebuilding = Rebuilding::look(dir, unlock, disk, progress)?;
+    // A catalog may know of more: it goes with the files of before.
+    let known = Store::open_read(dir, unlock, Arc::clone(disk)).map_or(0, |store| store.head.number);
     let mut told = rebuilding.rebuild()?;
     let missing = rebuilding.without_copy()?;
     drop(rebuilding);
     if told.rebuilt {
+        told.lost.extend(told.records + told.lost.len() as u64 + 1..=known);
         remove_catalog(&dir.join("catalog"), &**disk)?;
     }
     let mut store = Store::open(dir, unlock, Arc::clone(disk))?;
@@ -347,14 +379,7 @@ impl Rebuilding {
                 self.disk.open(path)?.read_at(&mut octets, *at)?;
                 Ok(octets)
             }
-            Source::Chunks(places) => {
-                let mut octets = Vec::with_capacity(len);
-                for (id, place) in places {
-                    let chunk = self.packs.read(id, place)?;
-                    octets.extend(piece(&chunk).map(|(.., octets)| octets).unwrap_or_default());
-                }
-                Ok(octets)
-            }
+            Source::Chunks(_) => read_chunks(&self.packs, source, len),
         }
     }
 
@@ -449,7 +474,7 @@ impl Rebuilding {
     }
 
     /// Frames of the log without a copy.
-    fn without_copy(&self) -> StoreResult<Vec<(Form, Vec<u8>)>> {
+    fn without_copy(&mut self) -> StoreResult<Vec<(Form, Vec<u8>)>> {
         let mut found = Vec::new();
         for step in self.left.plan() {
             if let Step::Keep(hash) = step
@@ -565,6 +590,29 @@ pub(crate) fn finish_exchange(dir: &Path, disk: &dyn Disk) -> StoreResult<()> {
 }
 
 impl Store {
+    /// Copies of what comes behind the end of the log: cut off with the end of a file, lost with a file, or written before
+    /// a commit that never was. In order, each with its form and number of records; `None` when they do not follow.
+    pub(super) fn copies_behind(&self) -> StoreResult<Option<Vec<(Form, u64, Vec<u8>)>>> {
+        let (mut left, mut pieces) = (Left::default(), Pieces::new());
+        for pack in self.packs.list()?.0.iter().rev().take(NEWEST) {
+            left.read_pack(&self.keys, &self.packs, &mut pieces, pack)?;
+            // Copies are written in the order of the log: what comes behind the last record lies behind its copy.
+            if left.frames.contains_key(&self.head.hash) {
+                break;
+            }
+        }
+        left.rank();
+        let (mut found, mut number, mut hash) = (Vec::new(), self.head.number, self.head.hash);
+        while let Some(next) = left.best((number + 1, hash))
+            && let Some(frame) = left.frames.get(&next)
+        {
+            let octets = frame.sources.iter().find_map(|source| read_chunks(&self.packs, source, frame.len).ok());
+            found.push((frame.form, frame.count.into(), octets.ok_or(StoreError::CatalogDamaged)?));
+            (number, hash) = (number + u64::from(frame.count), next);
+        }
+        Ok(left.beyond(number).is_none().then_some(found))
+    }
+
     /// Makes copies of frames that have none.
     fn add_copies(&mut self, frames: Vec<(Form, Vec<u8>)>) -> StoreResult<u64> {
         let count = frames.len() as u64;

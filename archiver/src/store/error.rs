@@ -84,8 +84,8 @@ pub enum StoreError {
         /// What is wrong and what to do.
         detail: String,
     },
-    /// Packs without records.
-    #[error("the records of the store in {} are gone, its packs are not; `store rebuild-records` makes them again", .0.display())]
+    /// Packs that tell of more records than there are.
+    #[error("records of the store in {} are gone, their copies in its packs are not; `store rebuild-records` makes them again", .0.display())]
     RecordsMissing(PathBuf),
     /// There is no escrow.
     #[error("the store in {} has no escrow; `store rekey --escrow` sets one", .0.display())]

@@ -19,6 +19,7 @@ mod error;
 mod escrow;
 mod examine;
 mod file;
+mod foreign;
 pub mod format;
 mod header;
 mod held;
@@ -102,6 +103,8 @@ pub struct Store {
     failed: Option<String>,
     /// Something could not be read back: what is stored is read before it is believed.
     heal: bool,
+    /// The catalog was built from packs and records alone: what the log held beyond its end is not known.
+    anew: bool,
     notes: Vec<String>,
 }
 

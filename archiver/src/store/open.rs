@@ -3,6 +3,7 @@
 use super::{
     CatalogMemory, Store, StoreError, StoreResult, Unlock, UnlockKey,
     catalog::{Batch, Catalog, FjallCatalog, MemoryCatalog, Space, View},
+    foreign::check_belonging,
     index::{Totals, apply},
     keyring::{Keyring, is_copy_id},
     packs::{PackFile, Packs, Place},
@@ -111,6 +112,7 @@ impl Store {
             store.catalog = Box::new(MemoryCatalog::default());
             remove_catalog(&path, &*store.disk)?;
             store.catalog = Box::new(open_catalog(&path, &*store.disk, memory)?);
+            store.anew = true;
         }
         store.bring_up(progress)?;
         store.resume()?;
@@ -138,8 +140,9 @@ impl Store {
         let keys = Arc::new(open_keys(dir, unlock, &*disk)?);
         let path = dir.join("catalog");
         let there = disk.entry(&path).is_ok_and(|entry| entry.is_dir);
-        let found = if there { FjallCatalog::open(&path, memory).ok().flatten() } else { None };
-        if let Some(catalog) = found {
+        let found = if there { FjallCatalog::open(&path, memory).ok() } else { None };
+        let in_use = matches!(found, Some(None));
+        if let Some(catalog) = found.flatten() {
             let mut store = Self::assemble(dir, Arc::clone(&keys), Arc::clone(&disk), Box::new(catalog), false);
             if store.read_head()? {
                 store.bring_up(&mut |_, _| ())?;
@@ -148,6 +151,7 @@ impl Store {
         }
         let mut store = Self::assemble(dir, keys, disk, Box::new(MemoryCatalog::default()), false);
         store.bring_up(&mut |_, _| ())?;
+        store.anew = !in_use;
         Ok(store)
     }
 
@@ -175,6 +179,7 @@ impl Store {
             writable,
             failed: None,
             heal: false,
+            anew: false,
             notes: Vec::new(),
         }
     }
@@ -208,6 +213,10 @@ impl Store {
         self.notes
             .extend(end.damage.iter().map(|(path, at, detail)| format!("{}: octet {at}: {detail}", path.display())));
         self.settle(end)?;
+        if self.anew && self.writable && self.head.file > 0 {
+            self.take_back()?;
+        }
+        self.anew &= !self.writable;
         let mut batch = std::mem::take(&mut self.batch);
         self.put_head(&mut batch);
         batch.apply(&mut *self.catalog)
@@ -226,19 +235,23 @@ impl Store {
         let total = packs.len() as u64;
         self.notes.extend(others.iter().map(|path| format!("{} is no pack and was left alone", path.display())));
         for (done, pack) in (1..).zip(packs) {
-            let known = self.clear_value(Space::Packs, &[&pack.id])?;
-            let known = known.and_then(|octets| Some(u64::from_be_bytes(*octets.first_chunk()?)));
-            if known != Some(pack.len) {
-                self.learn_pack(&pack, known.unwrap_or_default())?;
+            // One that is shorter than it was is damaged: what is known of it stays known.
+            if self.known_len(&pack.id)?.is_none_or(|len| len < pack.len) {
+                self.learn_pack(&pack)?;
             }
             progress(done, total + records);
         }
         Ok(total)
     }
 
-    /// Chunks of a pack that the catalog does not know, or not in full. That it once was longer is not forgotten: only
-    /// `store verify` tells people of it, and only `store repair` settles it.
-    fn learn_pack(&mut self, pack: &PackFile, known: u64) -> StoreResult<()> {
+    /// Octets up to which the catalog knows a pack.
+    fn known_len(&self, id: &[u8; 16]) -> StoreResult<Option<u64>> {
+        let known = self.clear_value(Space::Packs, &[id])?;
+        Ok(known.and_then(|len| len.try_into().ok()).map(u64::from_be_bytes))
+    }
+
+    /// Chunks of a pack that the catalog does not know, or not in full.
+    fn learn_pack(&mut self, pack: &PackFile) -> StoreResult<()> {
         let scan = self.packs.scan(pack, false)?;
         if let (Some(version), true) = (scan.newer(), self.writable) {
             let (path, version) = (pack.path.clone(), u32::from(version));
@@ -252,7 +265,7 @@ impl Store {
                 Place { pack: pack.id, offset: entry.offset, index: entry.index }.encode(),
             );
         }
-        view.put_clear(Space::Packs, &[&pack.id], pack.len.max(known).to_be_bytes().to_vec());
+        view.put_clear(Space::Packs, &[&pack.id], pack.len.to_be_bytes().to_vec());
         let name = pack.path.display();
         self.notes.extend(scan.torn.map(|at| format!("{name}: the torn end of a write at octet {at} was left behind")));
         self.notes.extend(scan.damage.iter().map(|(at, error)| format!("{name}: octet {at}: {error}")));
@@ -311,6 +324,25 @@ impl Store {
         Ok(())
     }
 
+    /// A catalog that is built anew does not know whether the log was longer; the copies in the packs do. Without this,
+    /// numbers would be given a second time.
+    fn take_back(&mut self) -> StoreResult<()> {
+        let missing = || StoreError::RecordsMissing(self.dir.clone());
+        let copies = self.copies_behind()?.ok_or_else(missing)?;
+        if copies.is_empty() {
+            return Ok(());
+        }
+        if copies.iter().any(|(form, ..)| *form != self.records.form()) {
+            return Err(missing());
+        }
+        let batches: Vec<_> = copies.into_iter().map(|(_, count, octets)| (count, octets)).collect();
+        self.records.append(&self.head, &batches)?;
+        let count: u64 = batches.iter().map(|(count, _)| count).sum();
+        self.notes.push(format!("{count} records at the end of the log were taken from their copies"));
+        let end = self.bring_up_records()?;
+        self.settle(end)
+    }
+
     /// Takes over where the log stands; a torn end is settled by beginning a new file behind it.
     fn settle(&mut self, end: LogEnd) -> StoreResult<()> {
         self.head = end.head;
@@ -329,7 +361,9 @@ impl Store {
 
     fn resume(&mut self) -> StoreResult<()> {
         let (packs, _) = self.packs.list()?;
-        if let Some(newest) = packs.last() {
+        let Some(newest) = packs.last() else { return Ok(()) };
+        // What is shorter than it was is damaged, wherever it was cut.
+        if self.known_len(&newest.id)?.is_none_or(|len| len <= newest.len) {
             self.packs.resume(newest)?;
         }
         Ok(())
@@ -375,13 +409,16 @@ pub fn rebuild_catalog_with(
 
 pub(super) fn open_keys(dir: &Path, unlock: &Unlock<'_>, disk: &dyn Disk) -> StoreResult<Keyring> {
     let file = StoreFile::read(dir, disk)?;
-    file.keyring(&file.root_keys(unlock, dir)?, dir)
+    let keys = file.keyring(&file.root_keys(unlock, dir)?, dir)?;
+    check_belonging(dir, &keys, disk)?;
+    Ok(keys)
 }
 
 /// As [`open_keys`] for a writer, which ends a change of the unlock key that was cut off.
 fn open_keys_to_write(dir: &Path, unlock: &Unlock<'_>, disk: &dyn Disk) -> StoreResult<Keyring> {
     let mut file = StoreFile::read(dir, disk)?;
     let keys = file.root_keys(unlock, dir)?;
+    check_belonging(dir, &file.keyring(&keys, dir)?, disk)?;
     if let Unlock::Key(key) = unlock
         && file.settle(key, &keys, dir)?
     {

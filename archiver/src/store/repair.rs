@@ -89,6 +89,8 @@ pub fn repair(
     let mut told = Repaired { records: rebuild_records_anyway(dir, unlock, disk, progress)?, ..Repaired::default() };
     told.damaged = told.records.rebuilt;
     told.moved_to.extend(told.records.moved_to.clone());
+    let last = told.records.records + told.records.lost.len() as u64;
+    told.records.lost.extend(known.keys().filter(|number| **number > last));
     for number in told.records.lost.clone() {
         told.lost.extend(known.get(&number).into_iter().flatten().cloned());
     }
@@ -201,7 +203,7 @@ impl Store {
         let to = self.move_away(pack)?;
         told.moved_to.push(to.display().to_string());
         let name = pack.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if saved == 0 && self.put_back(&octets, pack)? {
+        if saved == 0 && self.put_back(&octets, pack, &to)? {
             told.packs.push(format!("{name} is a pack of another name, under which it is now"));
         } else {
             told.packs.push(format!("{name}: {saved} chunks saved"));
@@ -223,9 +225,11 @@ impl Store {
     }
 
     /// A pack under another name opens under its own: it is put there, unless one stands there.
-    fn put_back(&mut self, octets: &[u8], pack: &PackFile) -> StoreResult<bool> {
+    fn put_back(&mut self, octets: &[u8], pack: &PackFile, moved_to: &Path) -> StoreResult<bool> {
         let Some(id) = octets.get(24..40).and_then(|id| <[u8; 16]>::try_from(id).ok()) else { return Ok(false) };
-        if id == pack.id {
+        let opens =
+            |id| Ok::<_, StoreError>(!scan_pack(&self.keys, &*self.disk.open(moved_to)?, id, true)?.entries.is_empty());
+        if id == pack.id || !opens(&id)? {
             return Ok(false);
         }
         let path = self.packs.path(&id);
@@ -238,9 +242,9 @@ impl Store {
                 let other = PackFile { id, path: path.clone(), len: entry.len };
                 if self.packs.scan(&other, true)?.entries.is_empty() {
                     let content = self.disk.read(&path, u64::MAX)?;
-                    self.move_away(&other)?;
+                    let moved_to = self.move_away(&other)?;
                     write_new_file(&*self.disk, &path, octets)?;
-                    return self.put_back(&content, &other).map(|_| true);
+                    return self.put_back(&content, &other, &moved_to).map(|_| true);
                 }
                 return Ok(false);
             }
@@ -248,8 +252,7 @@ impl Store {
             Err(error) => return Err(error.into()),
         };
         write_new_file(&*self.disk, &path, octets)?;
-        let file = self.disk.open(&path)?;
-        Ok(!scan_pack(&self.keys, &*file, &id, true)?.entries.is_empty())
+        Ok(true)
     }
 
     /// Reads everything; records what cannot be put together.

@@ -2,10 +2,10 @@
 
 use super::{
     Store, StoreError, StoreResult,
-    catalog::{Space, key},
+    catalog::{Space, key, sealed_pairs},
     entry::{FilingRecord, MessageRecord, Record, ReportRecord, decode_entry},
     format::record::RecordError,
-    index::{Gone, MessageEntry, is_stored, report_key, source_key},
+    index::{CollectedEntry, Gone, MessageEntry, is_stored, report_key, source_key},
     packs::PackFile,
     recipe::Recipe,
     records::{Head, LogEnd, Read},
@@ -15,7 +15,7 @@ use data_encoding::HEXLOWER;
 use postkeep_shared::{crypt::random, mail::Hasher};
 use serde::Serialize;
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io::{self, Write},
     path::Path,
 };
@@ -145,7 +145,14 @@ impl Store {
         });
         let sampled = if full { Ok(()) } else { self.verify_sample(depth, &mut found) };
         self.packs.cached();
-        self.verify_log(end?, &mut found);
+        let end = end?;
+        if !end.damage.is_empty() || end.torn.is_some() || end.head.number < self.head.number {
+            self.verify_unread(&mut found)?;
+        }
+        self.verify_log(end, &mut found);
+        if full && self.anew {
+            self.verify_end(&mut found)?;
+        }
         sampled?;
         found.ok = found.problems.is_empty();
         Ok(found)
@@ -378,6 +385,42 @@ impl Store {
             }
         }
         Ok(taken)
+    }
+
+    /// Reports and messages that the catalog knows and whose record cannot be read.
+    fn verify_unread(&self, found: &mut Verified) -> StoreResult<()> {
+        let mut unread: BTreeMap<u64, Option<String>> = BTreeMap::new();
+        let mut why = |number: u64| {
+            let why = || self.record(number).err().map(|error| error.to_string());
+            unread.entry(number).or_insert_with(why).clone()
+        };
+        for pair in sealed_pairs::<CollectedEntry>(&*self.catalog, &self.keys, Space::Collected, &[]) {
+            let entry = pair?.1;
+            if entry.gone.is_none()
+                && let Some(why) = why(entry.record)
+            {
+                found.problem("report-damaged", format!("{} {}", entry.source, entry.uidl), why);
+            }
+        }
+        for pair in sealed_pairs::<MessageEntry>(&*self.catalog, &self.keys, Space::Messages, &[]) {
+            let MessageEntry { summary, record, .. } = pair?.1;
+            if self.with_view(|view| is_stored(view, &summary.id.0))?
+                && let Some(why) = why(record)
+            {
+                found.problem("message-damaged", HEXLOWER.encode(&summary.id.0), why);
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies that tell of more records than the log holds, where no catalog does.
+    fn verify_end(&self, found: &mut Verified) -> StoreResult<()> {
+        let copies = self.copies_behind()?;
+        if copies.is_none_or(|copies| !copies.is_empty()) {
+            let detail = "the packs hold copies of records behind the last one; run `store rebuild-records`";
+            found.problem("record-missing", format!("record {}", self.head.number + 1), detail);
+        }
+        Ok(())
     }
 
     fn verify_log(&self, end: LogEnd, found: &mut Verified) {
