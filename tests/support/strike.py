@@ -5,7 +5,7 @@ kernel could have given.
 strace counts for each thread by itself, so with a pool of threads its n-th call is another one in every run and comes
 several times. Here "the n-th call" is one place. Linux on x86-64, Python's standard library, ptrace(2).
 
-    strike.py --log FILE --below FOLDER [--sockets] [--at N (--kill | --errno E)] [--statfs MAGIC] (--pid PID | -- PROGRAM ...)
+    strike.py --log FILE --below FOLDER [--sockets] [--changes] [--at N (--kill | --errno E)] [--statfs MAGIC] (--pid PID | -- PROGRAM ...)
 
 The log holds `ready`, then a line for each call that counts, `N KIND PATH`, then `struck`.
 """
@@ -24,6 +24,7 @@ CALLS = {
     2: ("open", ("path", None, 0)), 257: ("open", ("path", 0, 1)), 85: ("open", ("path", None, 0)),
     1: ("write", ("fd", 0)), 18: ("write", ("fd", 0)), 20: ("write", ("fd", 0)), 296: ("write", ("fd", 0)),
     44: ("send", ("fd", 0)), 46: ("send", ("fd", 0)),
+    76: ("truncate", ("path", None, 0)), 86: ("link", ("path", None, 1)), 265: ("link", ("path", 2, 3)),
     74: ("fsync", ("fd", 0)), 75: ("fdatasync", ("fd", 0)), 277: ("sync_file_range", ("fd", 0)),
     82: ("rename", ("path", None, 1)), 264: ("rename", ("path", 2, 3)), 316: ("rename", ("path", 2, 3)),
     87: ("unlink", ("path", None, 0)), 263: ("unlink", ("path", 0, 1)), 84: ("unlink", ("path", None, 0)),
@@ -31,6 +32,8 @@ CALLS = {
     77: ("truncate", ("fd", 0)), 285: ("allocate", ("fd", 0)),
 }
 STATFS = {137, 138}
+# Which argument of a call holds the flags, and what makes of opening a change: WRONLY, RDWR, CREAT, TRUNC.
+FLAGS, CHANGING = {2: 1, 257: 2}, 1 | 2 | 0o100 | 0o1000
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
@@ -113,6 +116,8 @@ class Tracer:
             self.statfs[thread] = arguments[1]
         if number not in CALLS:
             return
+        if self.options.changes and number in FLAGS and not arguments[FLAGS[number]] & CHANGING:
+            return
         kind, place = CALLS[number]
         what = self.what(thread, place, arguments)
         if not self.counts(what):
@@ -180,6 +185,7 @@ def main():
     parser.add_argument("--log", required=True)
     parser.add_argument("--below", required=True)
     parser.add_argument("--sockets", action="store_true")
+    parser.add_argument("--changes", action="store_true")
     parser.add_argument("--at", type=int, default=0)
     parser.add_argument("--kill", action="store_true")
     parser.add_argument("--errno", type=int)

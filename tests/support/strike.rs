@@ -17,6 +17,8 @@ pub const ERRORS: [(&str, i32); 5] = [("EIO", 5), ("ENOSPC", 28), ("EDQUOT", 122
 pub enum Blow {
     /// SIGKILL before the kernel does anything.
     Kill,
+    /// The same, and only calls that change files count: what is only read is not, nor what goes out on connections.
+    KillChange,
     /// The kernel does nothing and gives this error.
     Fail(&'static str, i32),
 }
@@ -48,7 +50,7 @@ impl Call {
 impl std::fmt::Display for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.blow {
-            Blow::Kill => write!(f, "killed at call {}", self.at),
+            Blow::Kill | Blow::KillChange => write!(f, "killed at call {}", self.at),
             Blow::Fail(name, _) => write!(f, "{name} at call {}", self.at),
         }
     }
@@ -67,6 +69,7 @@ impl Watch {
         command.arg(super::root().join("tests/support/strike.py")).arg("--log").arg(log).arg("--below").arg(below);
         match self.blow {
             Blow::Kill => command.args(["--sockets", "--kill"]),
+            Blow::KillChange => command.args(["--changes", "--kill"]),
             Blow::Fail(_, errno) => command.args(["--errno", &errno.to_string()]),
         };
         command.args(["--at", &self.at.to_string()]);
