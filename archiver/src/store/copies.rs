@@ -274,6 +274,9 @@ impl Left {
     }
 }
 
+/// A frame from its copy: form, number of its records, octets.
+pub(super) type Copied = (Form, u64, Vec<u8>);
+
 /// The octets of a frame from its copy.
 fn read_chunks(packs: &Packs, source: &Source, len: usize) -> StoreResult<Vec<u8>> {
     let Source::Chunks(places) = source else { return Err(StoreError::CatalogDamaged) };
@@ -592,7 +595,7 @@ pub(crate) fn finish_exchange(dir: &Path, disk: &dyn Disk) -> StoreResult<()> {
 impl Store {
     /// Copies of what comes behind the end of the log: cut off with the end of a file, lost with a file, or written before
     /// a commit that never was. In order, each with its form and number of records; `None` when they do not follow.
-    pub(super) fn copies_behind(&self) -> StoreResult<Option<Vec<(Form, u64, Vec<u8>)>>> {
+    pub(super) fn copies_behind(&self) -> StoreResult<Option<Vec<Copied>>> {
         let (mut left, mut pieces) = (Left::default(), Pieces::new());
         for pack in self.packs.list()?.0.iter().rev().take(NEWEST) {
             left.read_pack(&self.keys, &self.packs, &mut pieces, pack)?;

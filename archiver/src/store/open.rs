@@ -339,7 +339,7 @@ impl Store {
         self.records.append(&self.head, &batches)?;
         let count: u64 = batches.iter().map(|(count, _)| count).sum();
         self.notes.push(format!("{count} records at the end of the log were taken from their copies"));
-        let end = self.bring_up_records()?;
+        let end = self.bring_up_records(&mut |_| ())?;
         self.settle(end)
     }
 
