@@ -46,11 +46,16 @@ impl Scene {
         Ok(Some(scene))
     }
 
-    /// Some messages, one of them larger than what is kept in memory, none of them compressible.
+    /// Some messages, none of them compressible.
     fn send(&mut self) -> Result<()> {
+        self.send_with(1_500_000)
+    }
+
+    /// The same, one of them of so many octets before base64.
+    fn send_with(&mut self, large: usize) -> Result<()> {
         let mut sender = self.gateway.smtp()?;
         for n in 0..MESSAGES {
-            let octets = if n == 3 { 1_500_000 } else { 60_000 };
+            let octets = if n == 3 { large } else { 60_000 };
             let noise: Vec<u8> = (0..octets / 8).flat_map(|_| self.random.number().to_le_bytes()).collect();
             let text = data_encoding::BASE64.encode(&noise);
             let lines: Vec<&str> =
@@ -129,9 +134,12 @@ impl Scene {
 fn a_full_disk_stops_the_round_and_costs_nothing() -> Result<()> {
     let Some(mut scene) = Scene::new(&[])? else { return Ok(()) };
     let mut codes = Vec::new();
-    // From the first octet on, and at some place within the round.
-    for leave in [0, 100_000, 400_000, 2_200_000] {
-        scene.send()?;
+    // From the first octet on, and at some place within the round; the last with a message that is larger than what is
+    // kept in memory, and goes to a temporary file first.
+    for (leave, large) in
+        [(0, 1_500_000), (100_000, 1_500_000), (400_000, 1_500_000), (1_600_000, 1_500_000), (20_000_000, 42_000_000)]
+    {
+        scene.send_with(large)?;
         let filler = if leave == 0 { scene.disk.fill()? } else { leave_only(&scene.disk, leave)? };
         let (code, said) = scene.fails().with_context(|| format!("{leave} octets left"))?;
         println!("{leave} octets left: exit {code}, {said}");

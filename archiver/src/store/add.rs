@@ -4,12 +4,11 @@ use super::{
     Commit, NewReport, Pending, Store, StoreError, StoreReceipt, StoreResult,
     beside::{Alone, Elsewhere, instances},
     catalog::{Space, View},
-    copies::chunks_of,
     entry::{
         AlternateRecord, LedgerRecord, MessageRecord, RawRecord, Record, ReportRecord, Summary, VerdictRecord,
         encode_entry,
     },
-    format::record::Content as RecordContent,
+    format::{copy::chunks_of, record::Content as RecordContent},
     header::summarise,
     index::{apply, has_ledger, is_stored},
     packs::Place,

@@ -1,22 +1,21 @@
-//! The second copy of every record, in the packs (`docs/decisions/0012-second-copy-of-records.md`), and the log made again
-//! from whatever is left of both.
+//! The log made again from what is left of it in record files and in their copies in the packs
+//! (`docs/decisions/0012-second-copy-of-records.md`), and copies made where they are missing.
 //!
-//! A copy is a chunk that holds a sealed frame of a record file as it stands there: bound to its store, number and
-//! predecessor, so that nothing can pass for one. Invariants: nothing that stands in a file is believed unless it opens;
-//! what was found damaged is moved to `damaged/`, never removed; a rebuilt log keeps numbers and hashes up to the first
-//! record that is lost, and keeps the numbers behind it.
+//! Invariants: what was found damaged is moved to `damaged/`, never removed; a rebuilt log keeps numbers and hashes up to
+//! the first record that is lost, and keeps the numbers behind it.
 
 use super::{
     Store, StoreError, StoreResult, Unlock,
-    catalog::Space,
+    catalog::{Space, View},
     entry::{LostRecord, Record},
     format::{
-        pack::PackId,
-        record::{Content, Form, FrameHeader, RecordFileHeader, RecordHash, record_hash, seal_batch},
+        copy::chunks_of,
+        record::{Content, Form, RecordFileHeader, RecordHash, record_hash, seal_batch},
     },
     keyring::Keyring,
+    left::{Left, Pieces, Source, Step, read_chunks},
     open::{open_keys, remove_catalog},
-    packs::{Packs, Place},
+    packs::Packs,
 };
 use postkeep_shared::{
     crypt::random,
@@ -25,97 +24,15 @@ use postkeep_shared::{
 };
 use serde::Serialize;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-const MAGIC: &[u8; 8] = b"PKRCOPY1";
-/// Octets before those of the frame: magic, version, epoch, hash, piece, pieces.
-const HEADER: usize = 8 + 2 + 4 + 32 + 4 + 4;
-/// Octets of a frame in one chunk at most.
-const PIECE: usize = 2 * 1024 * 1024;
 /// A record file gets no further frame when it has this many octets.
 const FILE_FULL: u64 = 16 * 1024 * 1024;
-/// How many packs, the newest first, are looked through for the copy of the last record.
-const NEWEST: usize = 16;
 /// Where record files are made before they take the place of the others.
 const MADE: &str = "records.new";
-
-/// The chunks that hold a copy of a sealed frame.
-pub(crate) fn chunks_of(form: Form, frame: &[u8]) -> Vec<Vec<u8>> {
-    let hash = record_hash(frame);
-    let pieces = u32::try_from(frame.len().div_ceil(PIECE)).unwrap_or(u32::MAX);
-    let chunk = |(piece, octets): (u32, &[u8])| {
-        let (version, epoch) = (form.version().to_be_bytes(), form.epoch().to_be_bytes());
-        [&MAGIC[..], &version, &epoch, &hash, &piece.to_be_bytes(), &pieces.to_be_bytes(), octets].concat()
-    };
-    (0..).zip(frame.chunks(PIECE)).map(chunk).collect()
-}
-
-/// Whether a chunk says that it is a copy. What it holds is believed only when it opens.
-pub(crate) fn is_copy(chunk: &[u8]) -> bool {
-    chunk.len() > HEADER && chunk.starts_with(MAGIC)
-}
-
-/// A piece of a copy: form, hash of the whole frame, number of the piece and of all, octets.
-fn piece(chunk: &[u8]) -> Option<(Form, RecordHash, u32, u32, &[u8])> {
-    let rest = chunk.strip_prefix(MAGIC)?;
-    let (version, rest) = rest.split_first_chunk::<2>()?;
-    let (epoch, rest) = rest.split_first_chunk::<4>()?;
-    let (hash, rest) = rest.split_first_chunk::<32>()?;
-    let (number, rest) = rest.split_first_chunk::<4>()?;
-    let (count, octets) = rest.split_first_chunk::<4>()?;
-    let form = match u16::from_be_bytes(*version) {
-        version @ (1 | 2) => Form::Alone(version),
-        3 => Form::Batches(u32::from_be_bytes(*epoch)),
-        _ => return None,
-    };
-    Some((form, *hash, u32::from_be_bytes(*number), u32::from_be_bytes(*count), octets))
-}
-
-/// Where the octets of a frame are.
-#[derive(Clone)]
-enum Source {
-    File(PathBuf, u64),
-    Chunks(Vec<([u8; 32], Place)>),
-}
-
-/// A frame that opened.
-#[derive(Clone)]
-struct Frame {
-    form: Form,
-    first: u64,
-    count: u32,
-    len: usize,
-    sources: Vec<Source>,
-    copied: bool,
-    rank: Rank,
-}
-
-/// Which of two frames with one number and predecessor was committed: what stands in a file was; of copies the later one
-/// was, since it was written when the one before had failed. The same counts for all that follows them.
-type Rank = (bool, Option<(PackId, u64, u32)>);
-
-/// Everything that is left of the log.
-#[derive(Default)]
-struct Left {
-    frames: HashMap<RecordHash, Frame>,
-    /// Hashes by first number and predecessor.
-    follow: BTreeMap<(u64, RecordHash), Vec<RecordHash>>,
-    /// The highest rank of each frame and all that follow it.
-    ranks: HashMap<RecordHash, Rank>,
-}
-
-/// What becomes of the log.
-enum Step {
-    /// The frame as it is.
-    Keep(RecordHash),
-    /// The records of the frame, sealed anew behind those that were lost.
-    Again(RecordHash),
-    /// These numbers are lost.
-    Lost(u64, u64),
-}
 
 /// What `store rebuild-records` says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -135,160 +52,6 @@ pub struct RebuiltRecords {
     /// Where the files of before are.
     pub moved_to: Option<String>,
 }
-
-impl Left {
-    /// Takes a frame, if it opens.
-    fn take(&mut self, keys: &Keyring, form: Form, octets: &[u8], source: Source, copied: bool) -> Option<FrameHeader> {
-        let header = form.frame(octets).ok()?;
-        let whole = octets.get(..form.frame_len() + header.sealed_len as usize)?;
-        form.open(keys, &header, whole.get(form.frame_len()..)?).ok()?;
-        let hash = record_hash(whole);
-        let frame = Frame {
-            form,
-            first: header.first,
-            count: header.count,
-            len: whole.len(),
-            sources: Vec::new(),
-            copied: false,
-            rank: (false, None),
-        };
-        let rank = match &source {
-            Source::File(..) => (true, None),
-            Source::Chunks(places) => (false, places.iter().map(|(_, at)| (at.pack, at.offset, at.index)).max()),
-        };
-        let frame = self.frames.entry(hash).or_insert_with(|| {
-            self.follow.entry((header.first, header.prev)).or_default().push(hash);
-            frame
-        });
-        frame.sources.push(source);
-        frame.copied |= copied;
-        frame.rank = frame.rank.max(rank);
-        Some(header)
-    }
-
-    /// Every frame of a record file, also behind damage.
-    fn read_file(&mut self, keys: &Keyring, file: &dyn DiskFile) -> StoreResult<()> {
-        file.drop_cache()?;
-        let len = file.len()?;
-        let mut octets = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
-        file.read_at(&mut octets, 0)?;
-        let header = RecordFileHeader::decode(&octets, keys);
-        let forms = header.map_or_else(|_| Form::all(keys), |header| vec![header.form]);
-        let mut at = 0;
-        while let Some(found) = memchr::memmem::find(octets.get(at..).unwrap_or_default(), b"PKR") {
-            at += found;
-            let rest = octets.get(at..).unwrap_or_default();
-            let source = Source::File(file.path().to_owned(), at as u64);
-            let taken = forms.iter().find_map(|form| {
-                self.take(keys, *form, rest, source.clone(), false)
-                    .map(|header| form.frame_len() + header.sealed_len as usize)
-            });
-            at += taken.unwrap_or(1);
-        }
-        Ok(())
-    }
-
-    /// Every copy in a pack.
-    fn read_pack(
-        &mut self,
-        keys: &Keyring,
-        packs: &Packs,
-        pieces: &mut Pieces,
-        pack: &super::packs::PackFile,
-    ) -> StoreResult<()> {
-        let scan = packs.scan(pack, true)?;
-        for entry in scan.entries {
-            let place = Place { pack: pack.id, offset: entry.offset, index: entry.index };
-            // A chunk that does not open is told by whoever checks the packs.
-            let Ok(chunk) = packs.read(&entry.id, &place) else { continue };
-            let Some((form, hash, number, count, octets)) = piece(&chunk).filter(|_| is_copy(&chunk)) else { continue };
-            let at = (entry.id, place);
-            if count == 1 {
-                self.take(keys, form, octets, Source::Chunks(vec![at]), true);
-                continue;
-            }
-            let all = pieces.entry(hash).or_default();
-            all.insert(number, (at, octets.to_vec()));
-            if all.len() == count as usize {
-                let all = pieces.remove(&hash).unwrap_or_default();
-                let whole: Vec<u8> = all.values().flat_map(|(_, octets)| octets.iter().copied()).collect();
-                let places = all.into_values().map(|(at, _)| at).collect();
-                self.take(keys, form, &whole, Source::Chunks(places), true);
-            }
-        }
-        Ok(())
-    }
-
-    /// The chain from the beginning, and what of the rest goes behind it.
-    fn plan(&mut self) -> Vec<Step> {
-        self.rank();
-        let (mut steps, mut number, mut hash) = (Vec::new(), 0_u64, [0; 32]);
-        let mut whole = true;
-        loop {
-            let next = match whole {
-                true => self.best((number + 1, hash)),
-                false => None,
-            };
-            if let Some(found) = next {
-                let Some(frame) = self.frames.get(&found) else { break };
-                steps.push(Step::Keep(found));
-                number = frame.first + u64::from(frame.count) - 1;
-                hash = found;
-                continue;
-            }
-            // What does not follow goes behind a gap.
-            let Some((first, found)) = self.beyond(number) else { break };
-            if first > number + 1 {
-                steps.push(Step::Lost(number + 1, first - 1));
-            }
-            let Some(frame) = self.frames.get(&found) else { break };
-            whole = false;
-            steps.push(Step::Again(found));
-            number = frame.first + u64::from(frame.count) - 1;
-        }
-        steps
-    }
-
-    /// The rank of every frame, from the last to the first: each hands its own on to the one before it.
-    fn rank(&mut self) {
-        self.ranks.clear();
-        for ((_, prev), found) in self.follow.iter().rev() {
-            for hash in found {
-                let own = self.frames.get(hash).map(|frame| frame.rank).unwrap_or_default();
-                let rank = *self.ranks.entry(*hash).and_modify(|rank| *rank = own.max(*rank)).or_insert(own);
-                self.ranks.entry(*prev).and_modify(|before| *before = rank.max(*before)).or_insert(rank);
-            }
-        }
-    }
-
-    fn best(&self, key: (u64, RecordHash)) -> Option<RecordHash> {
-        self.follow.get(&key)?.iter().copied().max_by_key(|hash| self.ranks.get(hash).copied())
-    }
-
-    /// The next frame with a higher number.
-    fn beyond(&self, number: u64) -> Option<(u64, RecordHash)> {
-        let (key, _) = self.follow.range((number + 1, [0; 32])..).next()?;
-        let same = self.follow.range((key.0, [0; 32])..=(key.0, [255; 32]));
-        let hash = same.flat_map(|(_, found)| found).copied().max_by_key(|hash| self.ranks.get(hash).copied())?;
-        Some((key.0, hash))
-    }
-}
-
-/// A frame from its copy: form, number of its records, octets.
-pub(super) type Copied = (Form, u64, Vec<u8>);
-
-/// The octets of a frame from its copy.
-fn read_chunks(packs: &Packs, source: &Source, len: usize) -> StoreResult<Vec<u8>> {
-    let Source::Chunks(places) = source else { return Err(StoreError::CatalogDamaged) };
-    let mut octets = Vec::with_capacity(len);
-    for (id, place) in places {
-        let chunk = packs.read(id, place)?;
-        octets.extend(piece(&chunk).map(|(.., octets)| octets).unwrap_or_default());
-    }
-    Ok(octets)
-}
-
-type Pieces = HashMap<RecordHash, BTreeMap<u32, (([u8; 32], Place), Vec<u8>)>>;
 
 /// Everything that is needed to make the log again.
 struct Rebuilding {
@@ -593,29 +356,6 @@ pub(crate) fn finish_exchange(dir: &Path, disk: &dyn Disk) -> StoreResult<()> {
 }
 
 impl Store {
-    /// Copies of what comes behind the end of the log: cut off with the end of a file, lost with a file, or written before
-    /// a commit that never was. In order, each with its form and number of records; `None` when they do not follow.
-    pub(super) fn copies_behind(&self) -> StoreResult<Option<Vec<Copied>>> {
-        let (mut left, mut pieces) = (Left::default(), Pieces::new());
-        for pack in self.packs.list()?.0.iter().rev().take(NEWEST) {
-            left.read_pack(&self.keys, &self.packs, &mut pieces, pack)?;
-            // Copies are written in the order of the log: what comes behind the last record lies behind its copy.
-            if left.frames.contains_key(&self.head.hash) {
-                break;
-            }
-        }
-        left.rank();
-        let (mut found, mut number, mut hash) = (Vec::new(), self.head.number, self.head.hash);
-        while let Some(next) = left.best((number + 1, hash))
-            && let Some(frame) = left.frames.get(&next)
-        {
-            let octets = frame.sources.iter().find_map(|source| read_chunks(&self.packs, source, frame.len).ok());
-            found.push((frame.form, frame.count.into(), octets.ok_or(StoreError::CatalogDamaged)?));
-            (number, hash) = (number + u64::from(frame.count), next);
-        }
-        Ok(left.beyond(number).is_none().then_some(found))
-    }
-
     /// Makes copies of frames that have none.
     fn add_copies(&mut self, frames: Vec<(Form, Vec<u8>)>) -> StoreResult<u64> {
         let count = frames.len() as u64;
@@ -636,7 +376,7 @@ impl Store {
     pub(super) fn sync_packs(&mut self) -> StoreResult<BTreeSet<([u8; 32], [u8; 16])>> {
         let synced = self.packs.sync()?;
         let mut batch = std::mem::take(&mut self.batch);
-        let mut view = super::catalog::View { catalog: &*self.catalog, batch: &mut batch, keys: &self.keys };
+        let mut view = View { catalog: &*self.catalog, batch: &mut batch, keys: &self.keys };
         let mut fresh = BTreeSet::new();
         for (id, place) in synced.places {
             view.put_clear(Space::Chunks, &[&id], place.encode());

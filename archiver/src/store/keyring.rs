@@ -3,7 +3,7 @@
 //! Every use has its own subkey (`blake3::derive_key`), so that no octet of one use means anything in another. What wraps
 //! the keys is `store.toml` (`store_file.rs`).
 
-use super::copies::is_copy;
+use super::format::copy::is_copy;
 use chacha20poly1305::{
     KeyInit as _, XChaCha20Poly1305, XNonce,
     aead::{Aead as _, Payload},

@@ -25,6 +25,7 @@ mod header;
 mod held;
 mod index;
 pub mod keyring;
+mod left;
 mod log;
 mod moving;
 mod open;

@@ -1,5 +1,6 @@
 //! The octets of packs and records: pure codecs, no path and no file.
 
+pub mod copy;
 pub mod group;
 pub mod pack;
 pub mod record;
