@@ -23,7 +23,7 @@ pub struct NewReport<'a> {
     pub evidence: Option<Evidence>,
     /// The exact message as sent to the gateway: the trace header is cut off.
     pub raw: &'a dyn Octets,
-    /// SHA-256 of `raw`, as the caller computed it while collecting; checked again here.
+    /// SHA-256 of `raw`, as the caller computed it while collecting; what is read back at the commit is compared with it.
     pub raw_sha256: Digest,
     /// What was made of it.
     pub verdict: &'a Verdict,
