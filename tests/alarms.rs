@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::{
     net::Ipv4Addr,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 use support::{
@@ -17,6 +18,7 @@ use support::{
     mail_server::{MailServer as Postfix, field, has_postfix, mails},
     numbered_report,
     ports::free_port,
+    run,
 };
 
 const LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
@@ -311,5 +313,75 @@ fn a_probe_misses_the_rule_within_two_intervals() -> Result<()> {
     );
     ensure!(code == 0 && number("accepted") == number("collected") + number("waiting"), "{rows:?}");
     ensure!(number("collected") == number("filed") && archiver.list("@catchall")?.is_empty(), "{rows:?}");
+    Ok(())
+}
+
+/// What a mail program makes of a mail: the names and octets of its attachments.
+const ATTACHMENTS: &str = "\
+import email, email.policy, sys, pathlib
+mail = email.message_from_binary_file(sys.stdin.buffer, policy=email.policy.default)
+for part in mail.iter_attachments():
+    pathlib.Path(sys.argv[1], part.get_filename()).write_bytes(part.get_payload(decode=True))
+    print(part.get_filename())
+";
+
+/// The auditor has two mails and nothing else of the archive but what he is shown: they prove that nothing in between was
+/// rewritten, and no octet of them can be changed unnoticed.
+#[test]
+fn checkpoints_that_came_by_mail_verify() -> Result<()> {
+    if !has_postfix("checkpoints by mail") {
+        return Ok(());
+    }
+    let folder = folder()?;
+    let (inbox, address) = (folder.path().join("postfix"), (LOOPBACK, free_port(LOOPBACK)?));
+    let _postfix = Postfix::delivering(&inbox, address, "ops.test")?;
+    let mut gateway = steady_gateway(folder.path())?;
+    let access = gateway.create_mailbox()?;
+    gateway.start()?;
+    let archiver = Archiver::collecting(folder.path(), &gateway, &access)?;
+    add(&archiver, &told(address.1, "never"))?;
+    add(&archiver, "\n[checkpoint]\nmail = [\"auditor@ops.test\"]\ninterval = \"2s\"\n")?;
+    send(&gateway, &access.address, 1)?;
+    let service = serve(&archiver)?;
+    let count = || Ok(subjects(&inbox)?.iter().filter(|said| said.starts_with("Postkeep checkpoint ")).count());
+    wait_for("a message is collected", 60, || Ok(gateway.waiting(&access.id)?.is_empty()))?;
+    let before = count()?;
+    wait_for("a checkpoint with it by mail", 60, || Ok(count()? > before))?;
+    send(&gateway, &access.address, 2)?;
+    wait_for("another is collected", 60, || Ok(gateway.waiting(&access.id)?.is_empty()))?;
+    let before = count()?;
+    wait_for("two later checkpoints", 60, || Ok(count()? > before + 1))?;
+    ensure!(service.stop()? == 0);
+
+    let received = folder.path().join("received");
+    std::fs::create_dir(&received)?;
+    for mail in mails(&inbox)?.iter().filter(|mail| field(mail, "Subject").is_ok_and(|s| s.contains("checkpoint"))) {
+        ensure!(field(mail, "To")?.contains("auditor@ops.test"), "{mail}");
+        ensure!(!mail.contains(&access.password) && !mail.contains(&access.id), "a secret in a mail:\n{mail}");
+        let named =
+            run(Command::new("python3").args(["-c", ATTACHMENTS]).arg(&received), mail.as_bytes())?.expect(0)?;
+        ensure!(named.text().trim().ends_with(".checkpoint"), "{}", named.text());
+    }
+    // Those of the archive itself are out of the game.
+    std::fs::remove_dir_all(archiver.data().join("checkpoints"))?;
+    let mut files: Vec<_> = std::fs::read_dir(&received)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
+    files.sort();
+    let (old, new) = (files.first().context("the oldest")?, files.last().context("the newest")?);
+    let verify = |old: &Path, new: &Path| {
+        let pair = [old, new].map(|path| path.display().to_string());
+        archiver.run(&["checkpoint", "verify", "--json", &pair[0], &pair[1]], b"")
+    };
+    let verdict = verify(old, new)?.expect(0)?.json()?;
+    let octets = std::fs::read(old)?;
+    let (changed, mut refused) = (folder.path().join("changed.checkpoint"), 0);
+    for at in (0..octets.len()).step_by(29) {
+        let mut other = octets.clone();
+        other[at] ^= 1;
+        std::fs::write(&changed, other)?;
+        let output = verify(&changed, new)?;
+        ensure!(output.code != 0, "octet {at} of a checkpoint was changed, and it verifies");
+        refused += 1;
+    }
+    println!("{} checkpoints by mail; the first and the last: {verdict}; {refused} changed ones refused", files.len());
     Ok(())
 }

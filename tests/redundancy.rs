@@ -18,6 +18,7 @@ use std::{
 use support::{
     Access, Archiver, Gateway, Smtp,
     archiver::restrict,
+    copy,
     dns::{Data, Dns, Table},
     folder,
     killed::{killed, points},
@@ -376,11 +377,6 @@ fn plain(folder: &Path, name: &str) -> Result<Gateway> {
     let folder = folder.join(name);
     std::fs::create_dir(&folder)?;
     Gateway::create(&folder)
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    run(Command::new("cp").arg("-a").arg(from).arg(to), b"")?.expect(0)?;
-    Ok(())
 }
 
 fn moved(gateway: &Gateway, from: &Path) -> Result<(i32, Value)> {

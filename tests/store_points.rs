@@ -1,7 +1,8 @@
-//! Killed at every n-th system call that changes a file: `store compact`, `store rotate`, `store merge`, `store transfer`.
+//! Killed at every n-th system call that changes a file: `store compact`, `store rotate`, `store merge`, `store transfer`,
+//! and on a damaged store of which all can be mended `store repair` and `store rebuild-records`.
 //!
-//! After the blow every message is listed as before and comes out octet for octet; said again, the command ends, the
-//! store verifies, and everything is there once. The calls of all threads are counted together (`support/strike.py`);
+//! After the blow every message is listed as before and comes out octet for octet (where nothing was damaged); said again,
+//! the command ends, the store verifies, and everything is there once. The calls of all threads are counted together (`support/strike.py`);
 //! a first run without a kill counts them. `POSTKEEP_POINTS=all` kills at all of them.
 
 mod support;
@@ -15,14 +16,18 @@ use std::{
     time::Instant,
 };
 use support::{
-    Archiver, Random,
+    Archiver, Random, copy,
     deeds::numbered,
+    files_below,
     strike::{self, Blow, Seen, Watch},
 };
 
 /// Points of each command in an ordinary run.
 const USUAL: usize = 8;
 const PASSPHRASE: &[u8] = b"a passphrase for rotation\n";
+
+/// What is done to a store that all of it can be mended from.
+type Damage = fn(&Path) -> Result<()>;
 
 /// A command, and the archive on which it is said over and over.
 struct Sweep {
@@ -35,12 +40,20 @@ struct Sweep {
     /// What is listed, and the octets of each message by its id.
     before: Vec<(String, Value)>,
     messages: BTreeMap<String, Vec<u8>>,
+    /// Whether the template is damaged, so that not everything comes out before the command has ended.
+    is_damaged: bool,
     folder: tempfile::TempDir,
 }
 
 /// An archive of ten messages, of which three were deleted, in two key epochs; six of them in a second store where
-/// `stores` says so.
-fn prepare(name: &'static str, stores: usize, arguments: &[&'static str], input: &'static [u8]) -> Result<Sweep> {
+/// `stores` says so. `damage` is done to the first store in the end.
+fn prepare(
+    name: &'static str,
+    stores: usize,
+    arguments: &[&'static str],
+    input: &'static [u8],
+    damage: Option<Damage>,
+) -> Result<Sweep> {
     let folder = support::folder()?;
     let archiver = Archiver::create(folder.path())?;
     archiver.run(&["store", "rekey", "--passphrase-stdin"], PASSPHRASE)?.expect(0)?;
@@ -71,7 +84,11 @@ fn prepare(name: &'static str, stores: usize, arguments: &[&'static str], input:
     ensure!(before.len() == 7 && messages.len() == 7, "{} listed", before.len());
     let template = folder.path().join("template");
     copy(&archiver.data(), &template)?;
-    Ok(Sweep { name, arguments: arguments.to_vec(), input, archiver, template, before, messages, folder })
+    let is_damaged = damage.is_some();
+    if let Some(damage) = damage {
+        damage(&template.join("stores/main"))?;
+    }
+    Ok(Sweep { name, arguments: arguments.to_vec(), input, archiver, template, before, messages, is_damaged, folder })
 }
 
 fn id(listed: &Value) -> Result<&str> {
@@ -108,7 +125,7 @@ impl Sweep {
 
     /// After the blow, and after the command was said again.
     fn check(&self) -> Result<(usize, usize)> {
-        let (lost, twice) = self.missing_and_twice()?;
+        let (lost, twice) = if self.is_damaged { (0, 0) } else { self.missing_and_twice()? };
         let again = self.archiver.run(&self.arguments, self.input)?;
         ensure!(again.code == 0, "said again: {} {}", again.code, again.err);
         let (code, verified) = self.archiver.verify()?;
@@ -125,12 +142,18 @@ impl Sweep {
     }
 }
 
-fn sweep(name: &'static str, stores: usize, arguments: &[&'static str], input: &'static [u8]) -> Result<()> {
+fn sweep(
+    name: &'static str,
+    stores: usize,
+    arguments: &[&'static str],
+    input: &'static [u8],
+    damage: Option<Damage>,
+) -> Result<()> {
     if !strike::is_possible()? {
         return Ok(());
     }
     let (started, (mut random, seed)) = (Instant::now(), Random::seeded());
-    let sweep = prepare(name, stores, arguments, input)?;
+    let sweep = prepare(name, stores, arguments, input, damage)?;
     let (code, whole) = sweep.once(Watch { blow: Blow::KillChange, at: 0 })?;
     ensure!(code == 0, "{name} ends with {code}");
     ensure!(sweep.check()? == (0, 0), "{name}, not killed");
@@ -169,36 +192,42 @@ fn sweep(name: &'static str, stores: usize, arguments: &[&'static str], input: &
 
 #[test]
 fn compact() -> Result<()> {
-    sweep("store compact", 1, &["store", "compact", "--least", "0", "--old-epochs"], b"")
+    sweep("store compact", 1, &["store", "compact", "--least", "0", "--old-epochs"], b"", None)
 }
 
 #[test]
 fn rotate() -> Result<()> {
-    sweep("store rotate", 2, &["store", "rotate"], PASSPHRASE)
+    sweep("store rotate", 2, &["store", "rotate"], PASSPHRASE, None)
 }
 
 #[test]
 fn merge() -> Result<()> {
-    sweep("store merge", 2, &["store", "merge", "main", "second"], b"")
+    sweep("store merge", 2, &["store", "merge", "main", "second"], b"", None)
 }
 
 #[test]
 fn transfer() -> Result<()> {
-    sweep("store transfer", 2, &["store", "transfer", "--owner", "ann", "main", "second"], b"")
+    sweep("store transfer", 2, &["store", "transfer", "--owner", "ann", "main", "second"], b"", None)
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let (path, target) = {
-            let entry = entry?;
-            (entry.path(), to.join(entry.file_name()))
-        };
-        if path.is_dir() {
-            copy(&path, &target)?;
-        } else {
-            fs::copy(&path, &target)?;
-        }
-    }
-    Ok(())
+#[test]
+fn rebuild_records() -> Result<()> {
+    let damage: Damage = |store| Ok(fs::remove_dir_all(store.join("records"))?);
+    sweep("rebuild-records", 1, &["store", "rebuild-records"], b"", Some(damage))
+}
+
+#[test]
+fn repair() -> Result<()> {
+    let damage: Damage = |store| {
+        // The octets of one under the name of the other.
+        let packs = files_below(&store.join("packs"))?;
+        let (one, other) = (packs.first().context("a pack")?, packs.last().context("a pack")?);
+        ensure!(one != other, "only one pack");
+        let octets = fs::read(one)?;
+        fs::write(one, fs::read(other)?)?;
+        fs::write(other, octets)?;
+        // And a catalog that knows nothing of it.
+        Ok(fs::remove_dir_all(store.join("catalog"))?)
+    };
+    sweep("store repair", 1, &["store", "repair"], b"", Some(damage))
 }

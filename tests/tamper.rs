@@ -10,7 +10,7 @@ use std::{
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
-use support::{Access, Archiver, Gateway, Random, archiver::restrict, folder, numbered_report, run};
+use support::{Access, Archiver, Gateway, Random, archiver::restrict, copy, folder, numbered_report, run};
 
 /// A gateway and an archiver that collects from it.
 struct House {
@@ -655,10 +655,5 @@ fn checkpoints_show_what_was_rewritten() -> Result<()> {
     let output = check()?;
     ensure!(output.code == 1 && output.text().contains("the newer checkpoint names record"), "{}", output.text());
     println!("cut off: {}", output.text().trim());
-    Ok(())
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    run(Command::new("cp").arg("-a").arg(from).arg(to), b"")?.expect(0)?;
     Ok(())
 }

@@ -188,3 +188,46 @@ fn age_identity() -> (String, String) {
     let identity = age::x25519::Identity::generate();
     (identity.to_string().expose_secret().to_owned(), identity.to_public().to_string())
 }
+
+/// One unlock key opens every store of an archive, so a `store.toml` of another store opens too: then nothing beside it
+/// does, which must not be taken for damage everywhere.
+#[test]
+fn a_store_file_of_another_store_is_refused() {
+    let place = Place::new();
+    let mut store = place.open();
+    for n in 0..3 {
+        let report = report(&format!("<{n}@x>"), "body\r\n", 4);
+        add(&mut store, &format!("u{n}"), &report, &plan(&["ann"])).expect("adds");
+        let _ = store.commit().expect("commits");
+    }
+    let listed = list(&store, "ann").len();
+    drop(store);
+    let other = place.0.path().join("stores/other");
+    drop(Store::create(&other, "other", &Password::received(PASSPHRASE), &place.key(), disk()).expect("makes"));
+
+    let (own, files) = (fs::read(place.store().join("store.toml")).expect("reads"), place.files());
+    fs::copy(other.join("store.toml"), place.store().join("store.toml")).expect("copies");
+    for way in [Store::open, Store::open_read] {
+        let refused = way(&place.store(), &Unlock::Key(&place.key()), disk()).map(drop);
+        let Err(StoreError::Damaged { .. }) = &refused else { panic!("{refused:?}") };
+        let said = refused.map_err(|error| error.to_string()).expect_err("refused");
+        assert!(said.contains("restore store.toml from a backup") && said.contains("store.toml"), "{said}");
+    }
+    assert_eq!(place.files(), files, "nothing was made or moved");
+    fs::write(place.store().join("store.toml"), own).expect("writes");
+
+    // The name of the store decayed in one header: the other files say whose they are.
+    let decayed = files.iter().find(|path| path.extension().is_some_and(|e| e == "pack")).expect("a pack");
+    let mut octets = fs::read(decayed).expect("reads");
+    octets[8] ^= 1;
+    fs::write(decayed, octets).expect("writes");
+    assert_eq!(list(&place.open_read(), "ann").len(), listed);
+    // In all of them: then they are another store's, as far as anyone can tell.
+    for path in files.iter().filter(|path| *path != decayed) {
+        let mut octets = fs::read(path).expect("reads");
+        octets[8] ^= 1;
+        fs::write(path, octets).expect("writes");
+    }
+    let refused = Store::open_read(&place.store(), &Unlock::Key(&place.key()), disk()).map(drop);
+    assert!(matches!(refused, Err(StoreError::Damaged { .. })), "{refused:?}");
+}

@@ -10,7 +10,7 @@ use postkeep_archiver::store::{
 use postkeep_shared::{
     crypt::Password,
     disk::{
-        LocalDisk,
+        Disk, LocalDisk,
         faulty::{FaultyDisk, Operation},
     },
 };
@@ -178,6 +178,46 @@ fn repair_says_exactly_what_is_lost() {
             assert!(again.expect("repairs").lost.is_empty(), "told once");
         }
     }
+}
+
+/// Two packs under each other's names, the last records cut off: all of it can be mended.
+fn mendable(template: &Place, packs: &[PathBuf], records: &[PathBuf]) -> Place {
+    let place = template.copied();
+    let [one, other] = [&packs[0], &packs[1]].map(|path| place.0.path().join(path));
+    let (first, second) = (fs::read(&one).expect("reads"), fs::read(&other).expect("reads"));
+    fs::write(&one, second).expect("writes");
+    fs::write(&other, first).expect("writes");
+    fs::remove_file(place.0.path().join(&records[2])).expect("removes");
+    place
+}
+
+#[test]
+fn mending_stopped_anywhere_loses_nothing() {
+    let template = Place::new();
+    let (reports, packs, records) = in_three_parts(&template);
+    let before = listing(&template);
+    let mut points = BTreeMap::new();
+    for operation in
+        [Operation::Create, Operation::Write, Operation::Sync, Operation::SyncDir, Operation::Rename, Operation::Remove]
+    {
+        for n in 1.. {
+            let place = mendable(&template, &packs, &records);
+            let faulty = FaultyDisk::new(Arc::new(LocalDisk));
+            faulty.keep_failing(operation, n, 5);
+            let failing: Arc<dyn Disk> = Arc::new(faulty);
+            if repair(&place.store(), &Unlock::Key(&place.key()), &failing, &mut |_, _| ()).is_ok() {
+                break;
+            }
+            *points.entry(format!("{operation:?}")).or_insert(0) += 1;
+            let told = repair(&place.store(), &Unlock::Key(&place.key()), &disk(), &mut |_, _| ()).expect("repairs");
+            assert!(told.ok && told.lost.is_empty(), "{operation:?} {n}: {told:#?}");
+            assert_eq!(whole(&place.open(), &reports).len(), reports.len(), "{operation:?} {n}");
+            assert_eq!(listing(&place), before, "{operation:?} {n}");
+            place.assert_sound(reports.len() as u64);
+        }
+    }
+    println!("repair stopped at {points:?} operations: nothing lost");
+    assert!(points.values().sum::<u32>() > 20 && points.contains_key("Rename"), "{points:?}");
 }
 
 #[test]

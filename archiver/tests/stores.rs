@@ -306,6 +306,36 @@ fn a_merged_or_transferred_report_is_the_same_elsewhere() {
 }
 
 #[test]
+fn what_was_moved_away_gives_its_space_back() {
+    let (scene, before) = two_stores(40);
+    let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
+    let stored = |name: &str| scene.read().member(name).expect("is there").store().stats().expect("reads").pack_bytes;
+    let full = stored("main");
+    go(&scene, &disk, ("main", "second"), Which::Owner("cat")).expect("moves");
+    let compact = ["store", "compact", "--least", "0"];
+    assert_eq!(scene.code(&compact), Some(0));
+    let part = stored("main");
+    assert_same(&seen(&scene.read()), &before);
+    assert_eq!(scene.code(&["store", "verify"]), Some(0));
+    // There and back again: what is here once more is kept.
+    go(&scene, &disk, ("second", "main"), Which::All).expect("moves");
+    assert_eq!(scene.code(&compact), Some(0));
+    assert_same(&seen(&scene.read()), &before);
+    go(&scene, &disk, ("main", "second"), Which::All).expect("moves");
+    assert_eq!(scene.code(&compact), Some(0));
+    let none = stored("main");
+    println!("packs of the store that was left: {full} octets, {part} without one owner's, {none} without all");
+    assert!(part < full && none < part);
+    assert_same(&seen(&scene.read()), &before);
+    // What lies elsewhere is neither missed nor called lost.
+    for command in [["store", "verify"], ["store", "repair"], ["store", "rebuild-catalog"], ["store", "verify"]] {
+        let done = scene.run(&command, "");
+        assert_eq!(done.status.code(), Some(0), "{command:?}: {}", String::from_utf8_lossy(&done.stdout));
+        assert_same(&seen(&scene.read()), &before);
+    }
+}
+
+#[test]
 fn a_store_of_another_archive_is_merged_and_old_ids_go_on() {
     let all = mails(30);
     let (here, there) = (Scene::new(1_000_000), Scene::new(1_000_000));

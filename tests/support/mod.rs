@@ -151,3 +151,9 @@ pub fn numbered_report(n: usize) -> (Vec<u8>, Vec<u8>) {
     let original = message(&format!("number-{n}"), from, to, &format!("Number {n}"), &body);
     (report(from, &[to], &format!("Number {n}"), &format!("<number-{n}@aurora.example>"), &original), original)
 }
+
+/// Copies a folder with everything in it to a new name, modes and times too.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    run(std::process::Command::new("cp").arg("-a").arg(from).arg(to), b"")?.expect(0)?;
+    Ok(())
+}

@@ -110,12 +110,18 @@ impl Store {
         let end = self.records.read_on(Head::default(), &mut |Read { record, number, .. }| {
             let dead = |gone: Option<Gone>| gone.is_some_and(|gone| !gone.lost && number < gone.record);
             for message in record.messages() {
-                let gone = self.clear_value(Space::Gone, &[&message.summary.id.0])?;
+                let id = &message.summary.id.0;
+                if self.is_moved_message(id)? {
+                    continue;
+                }
+                let gone = self.clear_value(Space::Gone, &[id])?;
                 if !dead(gone.and_then(|octets| Gone::decode(&octets))) {
                     take(&message.recipe, &mut needed);
                 }
             }
-            if let Record::Report(report) = &record {
+            if let Record::Report(report) = &record
+                && !self.is_moved_report(&report.source, report.mailbox.as_deref(), &report.uidl)?
+            {
                 let entry = self.collected_entry(&report.source, report.mailbox.as_deref(), &report.uidl)?;
                 if !dead(entry.and_then(|entry| entry.gone)) {
                     take(&report.raw.recipe, &mut needed);

@@ -133,6 +133,12 @@ impl Keyring {
         *blake3::keyed_hash(&self.ids, plain).as_bytes()
     }
 
+    /// Whether this is the name of these octets, in packs of any version.
+    #[must_use]
+    pub fn is_named(&self, id: &[u8; 32], plain: &[u8]) -> bool {
+        self.chunk_id(plain) == *id || self.chunk_hash(plain) == *id
+    }
+
     /// As [`Self::chunk_id`], for octets that come in pieces.
     #[must_use]
     pub fn chunk_hasher(&self) -> blake3::Hasher {

@@ -414,6 +414,19 @@ impl Store {
         })
     }
 
+    /// Whether a message lies in another store now: its record stays, its octets are not needed here any more.
+    pub(super) fn is_moved_message(&self, id: &[u8; 16]) -> StoreResult<bool> {
+        let moved = self.clear_value(Space::Moved, &[id])?.is_some();
+        Ok(moved && self.clear_value(Space::Messages, &[id])?.is_none())
+    }
+
+    /// The same of a report.
+    pub(super) fn is_moved_report(&self, source: &str, mailbox: Option<&str>, uidl: &str) -> StoreResult<bool> {
+        let name = (source_key(&self.keys, source), report_key(&self.keys, mailbox, uidl));
+        let moved = self.clear_value(Space::Moved, &[&name.0, &name.1])?.is_some();
+        Ok(moved && self.collected_entry(source, mailbox, uidl)?.is_none())
+    }
+
     /// Whether a report is in this store still, what waits for the commit included.
     fn is_here(&self, report: &ReportRecord) -> StoreResult<bool> {
         let (source, name) =

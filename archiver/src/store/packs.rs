@@ -290,7 +290,7 @@ impl Packs {
             other => other?,
         };
         let chunk = usize::try_from(place.index).ok().and_then(|index| opened.chunk(index));
-        match chunk.filter(|chunk| self.keys.chunk_id(chunk) == *id || self.keys.chunk_hash(chunk) == *id) {
+        match chunk.filter(|chunk| self.keys.is_named(id, chunk)) {
             Some(chunk) => Ok(chunk.to_vec()),
             None => Err(damaged("another chunk stands here; run `store rebuild-catalog`".to_owned())),
         }

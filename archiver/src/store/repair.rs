@@ -10,16 +10,17 @@ use super::{
     catalog::Space,
     copies::{RebuiltRecords, damaged_folder, rebuild_records},
     entry::{LossRecord, Record, ReportName},
+    format::pack::{ChunkId, Form, PackId},
     index::{CollectedEntry, Gone, MessageEntry},
     open::remove_catalog,
     packs::{PackFile, Place},
     recipe::Hex,
     records::{Head, Read},
-    scan::scan_pack,
+    scan::{each_chunk, read_head, scan_pack},
 };
 use data_encoding::HEXLOWER;
 use postkeep_shared::{
-    disk::{Disk, create_dirs, write_new_file},
+    disk::{Disk, create_dirs},
     run::now_ms,
 };
 use serde::Serialize;
@@ -181,17 +182,31 @@ impl Store {
         Ok(())
     }
 
+    /// Appends what is whole of a pack to new ones, reads it back, and only then moves the pack: stopped anywhere, the
+    /// pack or what was saved of it is in `packs/`.
     fn salvage(&mut self, pack: &PackFile, told: &mut Repaired) -> StoreResult<()> {
-        let scan = self.packs.scan(pack, true)?;
-        let mut saved = 0_u64;
+        let (keys, file) = (Arc::clone(&self.keys), self.disk.open(&pack.path)?);
+        let (mut id, mut scan) = (pack.id, scan_pack(&keys, &*file, &pack.id, true)?);
+        let mut misnamed = false;
+        if scan.entries.is_empty()
+            && let Some(named) = Form::named(&read_head(&*file)?, &keys)
+            && named != id
+        {
+            // A pack opens under the name in its header alone.
+            (id, scan) = (named, scan_pack(&keys, &*file, &named, true)?);
+            misnamed = !scan.entries.is_empty();
+        }
         self.packs.fresh();
-        for entry in scan.entries {
-            let place = Place { pack: pack.id, offset: entry.offset, index: entry.index };
-            if let Ok(plain) = self.packs.read(&entry.id, &place) {
-                self.packs.append(entry.id, &plain)?;
+        let (mut saved, mut elsewhere) = (0_u64, 0_u64);
+        each_chunk(&keys, &*file, &id, &scan, &mut |id, plain| {
+            if self.stands_elsewhere(&id, &pack.id)? {
+                elsewhere += 1;
+            } else {
+                self.packs.append(id, plain)?;
                 saved += 1;
             }
-        }
+            Ok::<_, StoreError>(())
+        })?;
         let fresh = self.sync_packs()?;
         self.packs.fresh();
         for (id, _) in &fresh {
@@ -199,16 +214,18 @@ impl Store {
             self.packs.read(id, &place.ok_or(StoreError::CatalogDamaged)?)?;
         }
         self.packs.cached();
-        let octets = self.disk.read(&pack.path, u64::MAX)?;
         let to = self.move_away(pack)?;
         told.moved_to.push(to.display().to_string());
         let name = pack.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if saved == 0 && self.put_back(&octets, pack, &to)? {
-            told.packs.push(format!("{name} is a pack of another name, under which it is now"));
-        } else {
-            told.packs.push(format!("{name}: {saved} chunks saved"));
-        }
+        let what = if misnamed { " is a pack of another name" } else { "" };
+        told.packs.push(format!("{name}{what}: {saved} chunks saved, {elsewhere} stand whole elsewhere"));
         Ok(())
+    }
+
+    /// Whether a chunk can be read from another pack than `pack`.
+    fn stands_elsewhere(&self, id: &ChunkId, pack: &PackId) -> StoreResult<bool> {
+        let place = self.clear_value(Space::Chunks, &[id])?.and_then(|octets| Place::decode(&octets));
+        Ok(place.is_some_and(|place| place.pack != *pack && self.packs.read(id, &place).is_ok()))
     }
 
     fn move_away(&mut self, pack: &PackFile) -> StoreResult<PathBuf> {
@@ -224,37 +241,6 @@ impl Store {
         Ok(to)
     }
 
-    /// A pack under another name opens under its own: it is put there, unless one stands there.
-    fn put_back(&mut self, octets: &[u8], pack: &PackFile, moved_to: &Path) -> StoreResult<bool> {
-        let Some(id) = octets.get(24..40).and_then(|id| <[u8; 16]>::try_from(id).ok()) else { return Ok(false) };
-        let opens =
-            |id| Ok::<_, StoreError>(!scan_pack(&self.keys, &*self.disk.open(moved_to)?, id, true)?.entries.is_empty());
-        if id == pack.id || !opens(&id)? {
-            return Ok(false);
-        }
-        let path = self.packs.path(&id);
-        if let Some(folder) = path.parent() {
-            create_dirs(&*self.disk, folder)?;
-        }
-        let path = match self.disk.entry(&path) {
-            Ok(entry) => {
-                // Two that were exchanged: the other one goes first, and comes back to its place in its turn.
-                let other = PackFile { id, path: path.clone(), len: entry.len };
-                if self.packs.scan(&other, true)?.entries.is_empty() {
-                    let content = self.disk.read(&path, u64::MAX)?;
-                    let moved_to = self.move_away(&other)?;
-                    write_new_file(&*self.disk, &path, octets)?;
-                    return self.put_back(&content, &other, &moved_to).map(|_| true);
-                }
-                return Ok(false);
-            }
-            Err(error) if error.is_missing() => path,
-            Err(error) => return Err(error.into()),
-        };
-        write_new_file(&*self.disk, &path, octets)?;
-        Ok(true)
-    }
-
     /// Reads everything; records what cannot be put together.
     fn find_losses(&mut self, told: &mut Repaired) -> StoreResult<()> {
         let (mut messages, mut reports): (BTreeSet<Hex<16>>, BTreeSet<ReportName>) = Default::default();
@@ -266,7 +252,7 @@ impl Store {
             for message in record.messages() {
                 let (id, sha256, size) = (message.summary.id, message.summary.sha256, message.summary.size);
                 let gone = self.clear_value(Space::Gone, &[&id.0])?.and_then(|octets| Gone::decode(&octets));
-                if gone.is_some_and(|gone| number < gone.record) {
+                if gone.is_some_and(|gone| number < gone.record) || self.is_moved_message(&id.0)? {
                     continue;
                 }
                 match self.rebuild_checked(&message.recipe, sha256, size, "", &mut io::sink()) {
@@ -286,7 +272,8 @@ impl Store {
                 let entry = self.collected_entry(&name.source, name.mailbox.as_deref(), &name.uidl)?;
                 let current = entry.as_ref().is_none_or(|entry| entry.record == number);
                 let gone = entry.and_then(|entry| entry.gone).is_some_and(|gone| number < gone.record);
-                if !current || gone {
+                let moved = self.is_moved_report(&name.source, name.mailbox.as_deref(), &name.uidl)?;
+                if !current || gone || moved {
                     return Ok(());
                 }
                 let raw = &report.raw;

@@ -3,11 +3,12 @@
 
 use super::{
     format::pack::{
-        ChunkAt, FRAME_MAGIC, Form, FrameHeader, FrameKind, Opened, PACK_FOOTER, PackError, PackId, decode_footer,
+        ChunkAt, ChunkId, FRAME_MAGIC, Form, FrameHeader, FrameKind, Opened, PACK_FOOTER, PackError, PackId,
+        decode_footer,
     },
     keyring::Keyring,
 };
-use postkeep_shared::disk::{DiskFile, DiskResult};
+use postkeep_shared::disk::{DiskError, DiskFile, DiskResult};
 
 /// Octets that are searched for the next frame at a time.
 const SEARCH: usize = 64 * 1024 * 1024;
@@ -78,6 +79,29 @@ pub(crate) fn scan_pack(keys: &Keyring, file: &dyn DiskFile, pack: &PackId, deep
         scan.damage.push((0, error));
     }
     Ok(scan)
+}
+
+/// Every chunk that `scan` of this pack found and that is whole, in the order in which they stand.
+pub(crate) fn each_chunk<E: From<DiskError>>(
+    keys: &Keyring,
+    file: &dyn DiskFile,
+    pack: &PackId,
+    scan: &Scan,
+    each: &mut dyn FnMut(ChunkId, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let Some(form) = scan.form else { return Ok(()) };
+    let reading = Reading { keys, file, pack, form, len: file.len()? };
+    for of_one_frame in scan.entries.chunk_by(|a, b| a.offset == b.offset) {
+        let Some(first) = of_one_frame.first() else { continue };
+        let Ok((_, opened)) = reading.frame(first.offset, reading.len)? else { continue };
+        for entry in of_one_frame {
+            let chunk = usize::try_from(entry.index).ok().and_then(|index| opened.chunk(index));
+            if let Some(chunk) = chunk.filter(|chunk| keys.is_named(&entry.id, chunk)) {
+                each(entry.id, chunk)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The first octets of a pack, enough for any header.

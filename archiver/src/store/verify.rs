@@ -251,16 +251,6 @@ impl Store {
         Ok(())
     }
 
-    /// Whether a report or message lies in another store now.
-    fn is_moved(&self, fields: &[&[u8]]) -> StoreResult<bool> {
-        Ok(self.clear_value(Space::Moved, fields)?.is_some())
-    }
-
-    fn is_moved_report(&self, source: &str, mailbox: Option<&str>, uidl: &str) -> StoreResult<bool> {
-        let name = (source_key(&self.keys, source), report_key(&self.keys, mailbox, uidl));
-        Ok(self.is_moved(&[&name.0, &name.1])? && self.collected_entry(source, mailbox, uidl)?.is_none())
-    }
-
     fn verify_report(&self, number: u64, report: &ReportRecord, full: bool, found: &mut Verified) -> StoreResult<()> {
         if self.is_moved_report(&report.source, report.mailbox.as_deref(), &report.uidl)? {
             return Ok(());
@@ -311,7 +301,7 @@ impl Store {
         found: &mut Verified,
     ) -> StoreResult<()> {
         let id = &message.summary.id.0;
-        if self.is_moved(&[id])? && self.clear_value(Space::Messages, &[id])?.is_none() {
+        if self.is_moved_message(id)? {
             return Ok(());
         }
         let name = HEXLOWER.encode(id);

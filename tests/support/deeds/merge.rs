@@ -3,15 +3,12 @@
 
 use super::{Deed, Done, Promised, numbered};
 use crate::support::{
-    Archiver,
+    Archiver, copy,
     strike::{Seen, Watch},
 };
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 /// Messages in each of the two stores.
 const EACH: usize = 3;
@@ -94,20 +91,4 @@ impl Deed for Merge {
         ensure!(code == 0, "{verified}");
         Ok(Promised { acknowledged: self.promised, found: self.found })
     }
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let (path, target) = {
-            let entry = entry?;
-            (entry.path(), to.join(entry.file_name()))
-        };
-        if path.is_dir() {
-            copy(&path, &target)?;
-        } else {
-            fs::copy(&path, &target)?;
-        }
-    }
-    Ok(())
 }

@@ -203,6 +203,16 @@ impl Form {
         keys.epoch(form.epoch()).map(|_| form).ok_or(PackError::Epoch(form.epoch()))
     }
 
+    /// The name that the header of a pack of this store gives, whatever the file is called.
+    #[must_use]
+    pub fn named(octets: &[u8], keys: &Keyring) -> Option<PackId> {
+        let mut fields = Fields(octets);
+        fields.take::<6>().filter(|magic| magic == MAGIC)?;
+        fields.u16()?;
+        fields.take::<16>().filter(|store| *store == keys.id)?;
+        fields.take()
+    }
+
     /// Reads the header of a frame at the start of `octets`. Nothing in it is authenticated before [`Form::open`].
     ///
     /// # Errors

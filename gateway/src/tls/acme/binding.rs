@@ -4,7 +4,7 @@
 //! same account is found by its own key alone (§7.3.1), so everything else goes through rustls-acme.
 //! What it does not do: anything but this POST, over one connection that is closed after it.
 
-use super::{IssueError, settings::Binding};
+use super::{IssueError, NONCES, settings::Binding};
 use data_encoding::BASE64URL_NOPAD;
 use postkeep_shared::disk::Disk;
 use rustls_acme::acme::Directory;
@@ -54,7 +54,7 @@ pub(super) async fn enrol(
     let payload = json!({"termsOfServiceAgreed": true, "contact": contact, "externalAccountBinding": inner});
     // A nonce may have run out (RFC 8555 §6.5): then the same again with another.
     let mut nonce = directory.nonce(client).await.map_err(|e| IssueError::of(&e))?;
-    for _ in 0..3 {
+    for _ in 0..NONCES {
         let protected = json!({"alg": "ES256", "jwk": jwk, "nonce": nonce, "url": directory.new_account});
         let body = sealed(&protected, &payload, |input| sign(key.as_ref(), input))?;
         let answer = post(client, &directory.new_account, &body.to_string()).await?;

@@ -4,7 +4,7 @@
 //! and the whole order have a deadline, a nonce that ran out is replaced (§6.5), and where both challenges are offered an
 //! order that failed is tried with the other one next time.
 
-use super::{AcmeSettings, Answers, IssueError, Issued, Issuer, Store, binding, problem};
+use super::{AcmeSettings, Answers, IssueError, Issued, Issuer, NONCES, Store, binding, problem};
 use crate::tls::TlsError;
 use postkeep_shared::{
     disk::Disk,
@@ -33,8 +33,6 @@ const ANSWER: Duration = Duration::from_secs(30);
 const WHOLE: Duration = Duration::from_secs(600);
 /// Pauses between looks at something that is being worked on; the last one repeats.
 const PAUSES: [u64; 5] = [1, 1, 2, 3, 5];
-/// How often a nonce may run out in a row.
-const NONCES: usize = 5;
 
 /// An authority, as configured.
 pub struct Authority {
