@@ -343,7 +343,9 @@ fn checkpoints_that_came_by_mail_verify() -> Result<()> {
     add(&archiver, "\n[checkpoint]\nmail = [\"auditor@ops.test\"]\ninterval = \"2s\"\n")?;
     send(&gateway, &access.address, 1)?;
     let service = serve(&archiver)?;
-    let count = || Ok(subjects(&inbox)?.iter().filter(|said| said.starts_with("Postkeep checkpoint ")).count());
+    let count = || -> Result<usize> {
+        Ok(subjects(&inbox)?.iter().filter(|said| said.starts_with("Postkeep checkpoint ")).count())
+    };
     wait_for("a message is collected", 60, || Ok(gateway.waiting(&access.id)?.is_empty()))?;
     let before = count()?;
     wait_for("a checkpoint with it by mail", 60, || Ok(count()? > before))?;

@@ -7,6 +7,7 @@
 mod ask;
 mod memory;
 mod numbers;
+mod part;
 mod row;
 mod run;
 mod slots;

@@ -205,7 +205,7 @@ impl Store {
                 self.packs.append(id, plain)?;
                 saved += 1;
             }
-            Ok::<_, StoreError>(())
+            Ok(())
         })?;
         let fresh = self.sync_packs()?;
         self.packs.fresh();

@@ -2,13 +2,14 @@
 //! frame that can be recognised, so that one bad octet costs one frame.
 
 use super::{
+    StoreResult,
     format::pack::{
         ChunkAt, ChunkId, FRAME_MAGIC, Form, FrameHeader, FrameKind, Opened, PACK_FOOTER, PackError, PackId,
         decode_footer,
     },
     keyring::Keyring,
 };
-use postkeep_shared::disk::{DiskError, DiskFile, DiskResult};
+use postkeep_shared::disk::{DiskFile, DiskResult};
 
 /// Octets that are searched for the next frame at a time.
 const SEARCH: usize = 64 * 1024 * 1024;
@@ -82,13 +83,13 @@ pub(crate) fn scan_pack(keys: &Keyring, file: &dyn DiskFile, pack: &PackId, deep
 }
 
 /// Every chunk that `scan` of this pack found and that is whole, in the order in which they stand.
-pub(crate) fn each_chunk<E: From<DiskError>>(
+pub(crate) fn each_chunk(
     keys: &Keyring,
     file: &dyn DiskFile,
     pack: &PackId,
     scan: &Scan,
-    each: &mut dyn FnMut(ChunkId, &[u8]) -> Result<(), E>,
-) -> Result<(), E> {
+    each: &mut dyn FnMut(ChunkId, &[u8]) -> StoreResult<()>,
+) -> StoreResult<()> {
     let Some(form) = scan.form else { return Ok(()) };
     let reading = Reading { keys, file, pack, form, len: file.len()? };
     for of_one_frame in scan.entries.chunk_by(|a, b| a.offset == b.offset) {

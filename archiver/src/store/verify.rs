@@ -5,7 +5,7 @@ use super::{
     catalog::{Space, key, sealed_pairs},
     entry::{FilingRecord, MessageRecord, Record, ReportRecord, decode_entry},
     format::record::RecordError,
-    index::{CollectedEntry, Gone, MessageEntry, is_stored, report_key, source_key},
+    index::{CollectedEntry, Gone, MessageEntry, is_stored},
     packs::PackFile,
     recipe::Recipe,
     records::{Head, LogEnd, Read},

@@ -8,7 +8,10 @@ use crate::support::{
 };
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Messages in each of the two stores.
 const EACH: usize = 3;

@@ -3,7 +3,7 @@
 
 use super::{Catalog, Change, Pair};
 use crate::store::{CatalogMemory, StoreError, StoreResult};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, config::PartitioningPolicy};
 use postkeep_shared::disk::{DiskError, is_hindrance};
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,14 @@ impl FjallCatalog {
             Err(fjall::Error::Locked) => return Ok(None),
             Err(error) => return Err(failed(path, error)),
         };
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(memory.0 / 4);
+        // A filter of a whole table is near a mebibyte: where the cache is too small for all of them, every lookup would
+        // read and check one. In parts of 4 KiB a lookup reads what it needs.
+        let options = || {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(memory.0 / 4)
+                .filter_block_partitioning_policy(PartitioningPolicy::all(true))
+                .index_block_partitioning_policy(PartitioningPolicy::all(true))
+        };
         let pairs = database.keyspace("catalog", options).map_err(|error| failed(path, error))?;
         Ok(Some(Self { database, pairs, path: path.to_owned() }))
     }
