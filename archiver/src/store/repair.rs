@@ -8,7 +8,7 @@
 use super::{
     Store, StoreError, StoreResult, Unlock,
     catalog::Space,
-    copies::{RebuiltRecords, damaged_folder, rebuild_records},
+    copies::{RebuiltRecords, damaged_folder, finish_exchange, rebuild_records},
     entry::{LossRecord, Record, ReportName},
     format::pack::{ChunkId, Form, PackId},
     index::{CollectedEntry, Gone, MessageEntry},
@@ -81,6 +81,8 @@ pub fn repair(
     disk: &Arc<dyn Disk>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> StoreResult<Repaired> {
+    // Before an empty folder takes the place of record files that were made and not yet put there.
+    finish_exchange(dir, &**disk)?;
     for folder in ["packs", "records"] {
         create_dirs(&**disk, &dir.join(folder))?;
     }
