@@ -133,7 +133,7 @@ pub enum StoreCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Give back the space of what nobody needs any more (after `delete`).
+    /// Give back the space of what nobody needs any more (after `delete`, `merge`, `transfer`).
     Compact {
         /// Only packs of which at least so many per cent are not needed.
         #[arg(long, value_name = "PERCENT", default_value_t = 10)]
