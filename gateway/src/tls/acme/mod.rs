@@ -18,7 +18,7 @@ pub use store::{Request, Store, public_key_sha256};
 use super::TlsError;
 use postkeep_shared::{disk::Disk, run::printable};
 
-/// How often a request is made again, each time with a fresh nonce (RFC 8555 §6.5). An authority in trouble may refuse
+/// How often a request is made at most, each time with a fresh nonce (RFC 8555 §6.5). An authority in trouble may refuse
 /// several in a row, and one of a dozen requests that gives up costs the whole order.
 const NONCES: usize = 10;
 
