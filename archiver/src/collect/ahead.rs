@@ -1,16 +1,17 @@
-//! A batch that is fetched by a task of its own, so that the batch before it can be stored meanwhile.
+//! A batch that is fetched, and measured, by a task of its own, so that the batch before it can be stored meanwhile.
 //!
 //! The task owns the session and hands it back at the end; dropped before, it ends with its connection, and nothing at
 //! the server has changed.
 
 use super::{
+    judge::{Measured, Misannounced, measure, measure_whole},
     listing::Listed,
     session::{Fetched, Session, SessionError},
     slots::GivenBack,
     visit::VisitError,
 };
-use crate::octets::Staging;
-use postkeep_shared::run::Shutdown;
+use crate::octets::{Staged, Staging};
+use postkeep_shared::{mail::Digest, run::Shutdown};
 use std::time::Duration;
 use tokio::{task::JoinSet, time::sleep};
 
@@ -28,13 +29,28 @@ pub(super) struct Wanted {
 #[derive(Clone)]
 pub(super) struct Fetching {
     pub(super) staging: Staging,
+    /// Whether they are a gateway's, with receipts.
+    pub(super) gateway: bool,
     /// Without a slot hardly anything is kept in memory.
     pub(super) slow: GivenBack,
     pub(super) stop: Shutdown,
 }
 
-/// What came for each message that was asked for, in order.
-pub(super) type Batch = (Session, Vec<Fetched>);
+/// What came for a message that was asked for.
+pub(super) enum Came {
+    /// A message.
+    Message {
+        staged: Staged,
+        /// The digest that the server named.
+        announced: Option<Digest>,
+        measured: Result<Measured, Misannounced>,
+    },
+    /// The server's answer.
+    Refused(String),
+}
+
+/// What came for each message, in order.
+pub(super) type Batch = (Session, Vec<Came>);
 
 /// The task.
 pub(super) struct Ahead(JoinSet<Result<Batch, VisitError>>);
@@ -81,7 +97,16 @@ async fn fetch(mut session: Session, wanted: &[Wanted], with: &Fetching) -> Resu
         let staging = &with.staging;
         let slow = with.slow.is_given_back();
         let stager = if slow { staging.begin_on_disk() } else { staging.begin_sized(one.limit) };
-        came.push(session.fetch(stager).await?);
+        came.push(match session.fetch(stager).await? {
+            Fetched::Message(staged, announced) => {
+                let measured = match with.gateway {
+                    true => measure(&staged, &one.listed, announced.is_some()),
+                    false => measure_whole(&staged).map(Ok),
+                };
+                Came::Message { staged, announced, measured: measured.map_err(SessionError::Staging)? }
+            }
+            Fetched::Refused(text) => Came::Refused(text),
+        });
     }
     Ok((session, came))
 }

@@ -1,7 +1,8 @@
 //! What a fetched message is worth: where the report lies in it, and whether its receipt holds.
 //!
 //! A message whose receipt does not hold is kept and never deleted; one that is not what was announced is not even
-//! kept, since the next round gets it again. Pure, but for reading the octets.
+//! kept, since the next round gets it again. Pure, but for reading the octets. What takes time is [`Measured`] where it was
+//! fetched; what it is compared with is known later, under the store's lock.
 
 use super::listing::Listed;
 use crate::octets::Octets;
@@ -43,6 +44,23 @@ pub struct Judged {
     pub problem: Option<String>,
 }
 
+/// What a message is by itself: its digests, and whether its receipt is signed by the node that it names.
+#[derive(Debug)]
+pub struct Measured {
+    report: Range<u64>,
+    sha256: Digest,
+    /// What the gateway wrote in front of the report; else why it does not begin as a gateway's message does.
+    traced: Result<Traced, Option<TraceError>>,
+}
+
+#[derive(Debug)]
+struct Traced {
+    trace: Trace,
+    /// SHA-256 of the report behind the salt.
+    digest: Digest,
+    signed: bool,
+}
+
 /// Not what the server announced: neither stored nor deleted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("LIST announced {announced} octets and {came} came")]
@@ -51,23 +69,18 @@ pub struct Misannounced {
     came: u64,
 }
 
-/// Judges a message from a gateway.
+/// Measures a message from a gateway; `prefixed` when XRETR gave it, and named its digest.
 ///
 /// # Errors
 /// Reading `message`; the inner error when its length is not the announced one.
-pub fn from_gateway(
-    message: &dyn Octets,
-    listed: &Listed,
-    expected: &Expected,
-) -> io::Result<Result<Judged, Misannounced>> {
-    let prefixed = expected.announced.is_some();
+pub fn measure(message: &dyn Octets, listed: &Listed, prefixed: bool) -> io::Result<Result<Measured, Misannounced>> {
     let misannounced = || Misannounced { announced: listed.size(), came: message.len() };
     if !prefixed && message.len() != listed.size() {
         return Ok(Err(misannounced()));
     }
     let trace = match parse_trace(&message.copy(0..message.len().min(MAX_TRACE))?) {
         Ok(trace) => trace,
-        Err(error) => return whole(message, &no_trace(error)).map(Ok),
+        Err(error) => return Ok(Ok(Measured { traced: Err(Some(error)), ..measure_whole(message)? })),
     };
     if prefixed && (message.len() != trace.receipt.xretr_size() || listed.size() != trace.receipt.retr_size()) {
         return Ok(Err(misannounced()));
@@ -81,23 +94,40 @@ pub fn from_gateway(
     };
     let report = start..end.unwrap_or(message.len());
     let (sha256, digest) = digests(message, report.clone(), &trace.evidence.salt)?;
-    let problem = fault(message, listed, expected, &trace, &report, digest)?;
-    let receipt = problem.is_none().then_some(trace.receipt);
-    Ok(Ok(Judged { report, sha256, evidence: Some(trace.evidence), receipt, problem }))
+    let signed = trace.receipt.verify().is_ok();
+    Ok(Ok(Measured { report, sha256, traced: Ok(Traced { trace, digest, signed }) }))
 }
 
-/// Judges a message from any other server: all of it is the report.
+/// Measures a message from any other server: all of it is the report.
 ///
 /// # Errors
 /// Reading `message`.
-pub fn from_anywhere(message: &dyn Octets) -> io::Result<Judged> {
+pub fn measure_whole(message: &dyn Octets) -> io::Result<Measured> {
     let report = 0..message.len();
     let (sha256, _) = digests(message, report.clone(), &[])?;
-    Ok(Judged { report, sha256, evidence: None, receipt: None, problem: None })
+    Ok(Measured { report, sha256, traced: Err(None) })
 }
 
-fn whole(message: &dyn Octets, problem: &str) -> io::Result<Judged> {
-    Ok(Judged { problem: Some(problem.to_owned()), ..from_anywhere(message)? })
+impl Measured {
+    /// Judges the message that was measured, from a gateway.
+    ///
+    /// # Errors
+    /// Reading `message`.
+    pub fn judge(&self, message: &dyn Octets, listed: &Listed, expected: &Expected) -> io::Result<Judged> {
+        let traced = match &self.traced {
+            Ok(traced) => traced,
+            Err(error) => return Ok(Judged { problem: error.map(no_trace), ..self.unjudged() }),
+        };
+        let problem = fault(message, listed, expected, traced, &self.report)?;
+        let receipt = problem.is_none().then(|| traced.trace.receipt.clone());
+        Ok(Judged { evidence: Some(traced.trace.evidence.clone()), receipt, problem, ..self.unjudged() })
+    }
+
+    /// The message as it is, from a server that is compared with nothing.
+    #[must_use]
+    pub fn unjudged(&self) -> Judged {
+        Judged { report: self.report.clone(), sha256: self.sha256, evidence: None, receipt: None, problem: None }
+    }
 }
 
 fn no_trace(error: TraceError) -> String {
@@ -109,11 +139,10 @@ fn fault(
     message: &dyn Octets,
     listed: &Listed,
     expected: &Expected,
-    trace: &Trace,
+    traced: &Traced,
     report: &Range<u64>,
-    digest: Digest,
 ) -> io::Result<Option<String>> {
-    let (evidence, entry) = (&trace.evidence, &trace.receipt);
+    let Traced { trace: Trace { evidence, receipt: entry, .. }, digest, signed } = traced;
     let body = &entry.body;
     let left = message.copy(report.end..message.len().min(report.end + 4))?;
     // RETR ends every message with CRLF; the receipt tells whether that is the message's own.
@@ -134,8 +163,8 @@ fn fault(
             expected.node.is_none_or(|node| node == entry.node) || expected.moved == Some(entry.hash()),
             "its receipt is signed by another node than before",
         ),
-        (entry.verify().is_ok(), "the signature of its receipt is wrong"),
-        (!entry.is_measured() || digest == body.digest, "its content is not what the receipt was signed for"),
+        (*signed, "the signature of its receipt is wrong"),
+        (!entry.is_measured() || *digest == body.digest, "its content is not what the receipt was signed for"),
         (expected.announced.is_none_or(|d| d == body.digest), "the server named another digest for it"),
     ];
     Ok(checks.into_iter().find(|(good, _)| !good).map(|(_, fault)| fault.to_owned()))
@@ -169,7 +198,9 @@ mod tests {
     }
 
     fn judge(octets: &[u8], size: u64, uidl: Uidl, expected: &Expected) -> Result<Judged, Misannounced> {
-        from_gateway(&octets.to_vec(), &listed(1, size, &uidl.to_string()), expected).expect("reads")
+        let (octets, listed) = (octets.to_vec(), listed(1, size, &uidl.to_string()));
+        let measured = measure(&octets, &listed, expected.announced.is_some()).expect("reads")?;
+        Ok(measured.judge(&octets, &listed, expected).expect("reads"))
     }
 
     #[test]

@@ -10,13 +10,14 @@
 mod keep;
 
 use super::{
-    ahead::{Ahead, Fetching, Wanted},
+    ahead::{Ahead, Came, Fetching, Wanted},
     budget::Budget,
+    judge::{Measured, Misannounced},
     ledger,
     listing::{Listed, Listing},
     machine::MAX_MESSAGE,
     report::{HostReport, Report},
-    session::{Fetched, Patience, Session, SessionError},
+    session::{Patience, Session, SessionError},
     shared::StoreLock,
     slots::GivenBack,
     state::State,
@@ -38,9 +39,9 @@ use postkeep_shared::{
 };
 use std::collections::{BTreeSet, HashMap};
 
-/// Messages of one batch at most.
-const BATCH: usize = 64;
-/// Octets after which a batch takes no further message.
+/// Messages of one batch at most. Each batch costs some syncs, and ends a group of every kind of content before it is full.
+const BATCH: usize = 256;
+/// Octets after which a batch takes no further message: two batches are in memory.
 const BATCH_OCTETS: u64 = 16 * 1024 * 1024;
 /// Messages that the store is asked about without letting go of it.
 const SORTED_AT_ONCE: usize = 1024;
@@ -123,6 +124,7 @@ struct Got<'i, 'l> {
     staged: Staged,
     /// The digest that the server named.
     announced: Option<Digest>,
+    measured: Result<Measured, Misannounced>,
 }
 
 impl<'a> Visit<'a> {
@@ -332,7 +334,8 @@ impl<'a> Visit<'a> {
 
     fn fetching(&self) -> Fetching {
         let Tools { staging, slow, stop, .. } = &self.tools;
-        Fetching { staging: (*staging).clone(), slow: slow.clone(), stop: (*stop).clone() }
+        let gateway = self.gateway.is_some();
+        Fetching { staging: (*staging).clone(), gateway, slow: slow.clone(), stop: (*stop).clone() }
     }
 
     fn wanted(&self, items: &[Item<'_>]) -> Vec<Wanted> {
@@ -340,12 +343,12 @@ impl<'a> Visit<'a> {
     }
 
     /// What came of a batch.
-    fn came<'i, 'l>(&mut self, items: &'i [Item<'l>], came: Vec<Fetched>) -> Vec<Got<'i, 'l>> {
+    fn came<'i, 'l>(&mut self, items: &'i [Item<'l>], came: Vec<Came>) -> Vec<Got<'i, 'l>> {
         let mut got = Vec::with_capacity(items.len());
         for (item, came) in items.iter().zip(came) {
             match came {
-                Fetched::Message(staged, announced) => got.push(Got { item, staged, announced }),
-                Fetched::Refused(text) => {
+                Came::Message { staged, announced, measured } => got.push(Got { item, staged, announced, measured }),
+                Came::Refused(text) => {
                     self.problem(format!("the server does not give message {}: {text}", item.listed.name()));
                 }
             }

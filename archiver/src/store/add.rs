@@ -11,7 +11,6 @@ use super::{
     format::{copy::chunks_of, record::Content as RecordContent},
     header::summarise,
     index::{apply, has_ledger, is_stored},
-    packs::Place,
     recipe::Hex,
     report::Outcome,
     write::Writer,
@@ -173,17 +172,14 @@ impl Store {
         let result = self.make_durable();
         let (pack_bytes, record_bytes) = self.fail_on(result)?;
         let mut commit = Commit { pack_bytes, record_bytes, ..Commit::default() };
-        self.packs.fresh();
-        self.records.fresh();
+        let waiting = std::mem::take(&mut self.pending);
         let copies = std::mem::take(&mut self.copies);
-        for waiting in std::mem::take(&mut self.pending) {
-            let copied = copies.iter().try_for_each(|id| self.copy_is_whole(id));
-            match copied.and_then(|()| self.read_back(waiting.number, &waiting.receipt)) {
-                Ok(()) => commit.receipts.push(waiting.receipt),
-                Err(error) => commit.failures.push((waiting.receipt.uidl, error)),
+        for (receipt, result) in self.read_all_back(waiting, &copies) {
+            match result {
+                Ok(()) => commit.receipts.push(receipt),
+                Err(error) => commit.failures.push((receipt.uidl, error)),
             }
         }
-        self.packs.cached();
         self.heal = !commit.failures.is_empty();
         Ok(commit)
     }
@@ -224,50 +220,6 @@ impl Store {
         batch.apply(&mut *self.catalog)?;
         self.uncommitted = 0;
         Ok((synced.octets, octets))
-    }
-
-    /// Reads the second copy of a batch.
-    fn copy_is_whole(&self, id: &[u8; 32]) -> StoreResult<()> {
-        let place = self.clear_value(Space::Chunks, &[id])?.and_then(|octets| Place::decode(&octets));
-        self.packs.read(id, &place.ok_or(StoreError::CatalogDamaged)?).map(drop)
-    }
-
-    /// Rebuilds the whole report from the disk.
-    fn read_back(&self, number: u64, receipt: &StoreReceipt) -> StoreResult<()> {
-        let record = self.shared_record(number)?;
-        let Record::Report(report) = &*record else { return Err(StoreError::CatalogDamaged) };
-        if report.uidl != receipt.uidl || report.raw.sha256.0 != receipt.raw_sha256.0 {
-            return Err(StoreError::CatalogDamaged);
-        }
-        self.rebuild_checked(&report.raw.recipe, report.raw.sha256, receipt.size, &receipt.uidl, &mut io::sink())
-    }
-
-    /// Reads a report that was committed before back past the page cache and gives a receipt for it: for what was
-    /// stored by a round that was killed before it could delete. `None` when it was never committed. For a report whose
-    /// message a person deleted since there is nothing to read back; what is recorded of that stands for it.
-    ///
-    /// # Errors
-    /// [`StoreError`]; on damage ([`StoreError::is_damage`]) collect it again and [`Self::add`] it again.
-    pub fn confirm(&mut self, source: &str, mailbox: Option<&str>, uidl: &str) -> StoreResult<Option<StoreReceipt>> {
-        let Some(entry) = self.collected_entry(source, mailbox, uidl)? else { return Ok(None) };
-        let receipt = StoreReceipt {
-            source: entry.source,
-            mailbox: entry.mailbox,
-            uidl: entry.uidl,
-            raw_sha256: Digest(entry.raw_sha256.0),
-            size: entry.size,
-            outcome: entry.outcome,
-        };
-        if entry.gone.is_some_and(|gone| !gone.lost) {
-            // A person took it out of the archive after it was stored: it must not come back, nor wait for ever.
-            return Ok(Some(receipt));
-        }
-        self.packs.fresh();
-        self.records.fresh();
-        let result = self.read_back(entry.record, &receipt);
-        self.packs.cached();
-        self.heal |= result.is_err();
-        result.map(|()| Some(receipt))
     }
 
     pub(super) fn check_writable(&self) -> StoreResult<()> {

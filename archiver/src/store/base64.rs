@@ -211,6 +211,8 @@ pub struct LineEncoder<'a> {
     pending: Vec<u8>,
     /// What is written next.
     text: Vec<u8>,
+    /// That without line ends.
+    flat: Vec<u8>,
     first: bool,
 }
 
@@ -224,7 +226,7 @@ impl<'a> LineEncoder<'a> {
         if line == 0 || !line.is_multiple_of(4) || line > MAX_LINE {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a base64 line length that cannot be"));
         }
-        Ok(Self { out, lines, pending: Vec::new(), text: Vec::new(), first: true })
+        Ok(Self { out, lines, pending: Vec::new(), text: Vec::new(), flat: Vec::new(), first: true })
     }
 
     /// Encodes more octets.
@@ -238,19 +240,24 @@ impl<'a> LineEncoder<'a> {
         let ready = self.pending.len().saturating_sub(1) / full * full;
         let pending = std::mem::take(&mut self.pending);
         let (lines, rest) = pending.split_at(ready);
-        lines.chunks(full).for_each(|line| self.line(line));
+        self.encode(lines);
         self.pending.extend_from_slice(rest);
         self.write()
     }
 
-    fn line(&mut self, octets: &[u8]) {
-        if !self.first {
-            self.line_end();
+    /// Whole lines, but for the last of all. A line holds a multiple of three octets, so all may be encoded at once.
+    fn encode(&mut self, octets: &[u8]) {
+        let mut flat = std::mem::take(&mut self.flat);
+        flat.resize(BASE64.encode_len(octets.len()), 0);
+        BASE64.encode_mut(octets, &mut flat);
+        for line in flat.chunks(self.lines.line as usize) {
+            if !self.first {
+                self.line_end();
+            }
+            self.first = false;
+            self.text.extend_from_slice(line);
         }
-        self.first = false;
-        let before = self.text.len();
-        self.text.resize(before + BASE64.encode_len(octets.len()), 0);
-        BASE64.encode_mut(octets, self.text.get_mut(before..).unwrap_or_default());
+        self.flat = flat;
     }
 
     fn line_end(&mut self) {
@@ -270,7 +277,7 @@ impl<'a> LineEncoder<'a> {
     pub fn finish(mut self) -> io::Result<()> {
         let last = std::mem::take(&mut self.pending);
         if !last.is_empty() {
-            self.line(&last);
+            self.encode(&last);
         }
         if self.lines.end {
             self.line_end();

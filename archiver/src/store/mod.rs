@@ -32,6 +32,7 @@ mod open;
 mod packs;
 mod query;
 mod read;
+mod read_back;
 pub mod recipe;
 mod records;
 mod rekey;

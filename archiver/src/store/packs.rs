@@ -68,7 +68,7 @@ struct Readers {
     dropped: Option<HashSet<PackId>>,
 }
 
-type SharedReader = Arc<Mutex<Reader>>;
+type SharedReader = Arc<Reader>;
 
 /// A pack that is open for reading.
 struct Reader {
@@ -79,11 +79,21 @@ struct Reader {
     error: Option<PackError>,
 }
 
-/// Opened groups, the oldest first.
+/// A chunk that was read, in the group that it came in.
+pub(crate) struct Chunk {
+    opened: Arc<Opened>,
+    index: usize,
+}
+
+/// A group that is opened once, whoever else waits for it.
+type Slot = Arc<Mutex<Option<Arc<Opened>>>>;
+
+/// Opened groups, the oldest first, and those that are being opened.
 #[derive(Default)]
 struct Groups {
-    opened: HashMap<(PackId, u64), Arc<Opened>>,
-    order: VecDeque<(PackId, u64)>,
+    opened: HashMap<(PackId, u64), Slot>,
+    /// Those that are opened, with their octets.
+    order: VecDeque<((PackId, u64), usize)>,
     octets: usize,
 }
 
@@ -261,7 +271,7 @@ impl Packs {
                     }
                     Err(error) => (Form::all(&self.keys), Some(error)),
                 };
-                let reader: SharedReader = Arc::new(Mutex::new(Reader { file, forms, error }));
+                let reader: SharedReader = Arc::new(Reader { file, forms, error });
                 if readers.order.len() >= OPEN_READERS
                     && let Some(oldest) = readers.order.pop_front()
                 {
@@ -275,13 +285,13 @@ impl Packs {
         if let Some(dropped) = &mut readers.dropped
             && dropped.insert(*pack)
         {
-            locked(&reader).file.drop_cache()?;
+            reader.file.drop_cache()?;
         }
         Ok(reader)
     }
 
     /// Reads a chunk and checks it against its name.
-    pub(crate) fn read(&self, id: &ChunkId, place: &Place) -> StoreResult<Vec<u8>> {
+    pub(crate) fn read(&self, id: &ChunkId, place: &Place) -> StoreResult<Chunk> {
         let damaged = |detail: String| StoreError::damaged(&self.path(&place.pack), place.offset, detail);
         let opened = match self.group(place) {
             Err(StoreError::Disk(error)) if error.is_missing() => {
@@ -289,10 +299,11 @@ impl Packs {
             }
             other => other?,
         };
-        let chunk = usize::try_from(place.index).ok().and_then(|index| opened.chunk(index));
-        match chunk.filter(|chunk| self.keys.is_named(id, chunk)) {
-            Some(chunk) => Ok(chunk.to_vec()),
-            None => Err(damaged("another chunk stands here; run `store rebuild-catalog`".to_owned())),
+        let chunk = Chunk { opened, index: usize::try_from(place.index).unwrap_or(usize::MAX) };
+        if chunk.is_there() && self.keys.is_named(id, &chunk) {
+            Ok(chunk)
+        } else {
+            Err(damaged("another chunk stands here; run `store rebuild-catalog`".to_owned()))
         }
     }
 
@@ -301,21 +312,25 @@ impl Packs {
         let key = (place.pack, place.offset);
         // First of all, so that what is read fresh is not what was kept.
         let reader = self.reader(&place.pack)?;
-        if let Some(opened) = locked(&self.groups).opened.get(&key) {
+        let slot = locked(&self.groups).slot(key);
+        let mut slot = locked(&slot);
+        if let Some(opened) = &*slot {
             return Ok(Arc::clone(opened));
         }
-        let reader = locked(&reader);
+        let result = self.open_group(&reader, place);
+        let kept = locked(&self.groups).settle(key, result.as_deref().ok());
+        *slot = result.as_ref().ok().filter(|_| kept).cloned();
+        result
+    }
+
+    fn open_group(&self, reader: &Reader, place: &Place) -> StoreResult<Arc<Opened>> {
         let file = &*reader.file;
         let len = file.len()?;
         let mut error = reader.error.unwrap_or(PackError::Sealed);
         for (at, form) in reader.forms.iter().enumerate() {
             let reading = Reading { keys: &self.keys, file, pack: &place.pack, form: *form, len };
             match reading.frame(place.offset, len)? {
-                Ok((_, opened)) => {
-                    let opened = Arc::new(opened);
-                    locked(&self.groups).keep(key, &opened);
-                    return Ok(opened);
-                }
+                Ok((_, opened)) => return Ok(Arc::new(opened)),
                 Err(found) if reader.error.is_none() && at == 0 => error = found,
                 Err(_) => {}
             }
@@ -332,7 +347,7 @@ impl Packs {
         match self.reader(&place.pack) {
             Err(StoreError::Disk(error)) if error.is_missing() => Err(StoreError::ChunkMissing(HEXLOWER.encode(id))),
             Err(error) => Err(error),
-            Ok(reader) if locked(&reader).file.len()? > place.offset => Ok(()),
+            Ok(reader) if reader.file.len()? > place.offset => Ok(()),
             Ok(_) => {
                 let detail = "the file ends before the chunk does";
                 Err(StoreError::damaged(&self.path(&place.pack), place.offset, detail))
@@ -341,21 +356,40 @@ impl Packs {
     }
 }
 
+impl Chunk {
+    fn is_there(&self) -> bool {
+        self.index < self.opened.chunks.len()
+    }
+}
+
+impl std::ops::Deref for Chunk {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.opened.chunk(self.index).unwrap_or_default()
+    }
+}
+
 impl Groups {
-    /// Keeps an opened group for the next reader; a large chunk alone is not asked for again.
-    fn keep(&mut self, key: (PackId, u64), opened: &Arc<Opened>) {
-        if opened.chunks.len() < 2 {
-            return;
-        }
+    fn slot(&mut self, key: (PackId, u64)) -> Slot {
+        Arc::clone(self.opened.entry(key).or_default())
+    }
+
+    /// Whether an opened group is kept for the next reader; a large chunk alone is not asked for again.
+    fn settle(&mut self, key: (PackId, u64), opened: Option<&Opened>) -> bool {
+        let Some(opened) = opened.filter(|opened| opened.chunks.len() > 1) else {
+            self.opened.remove(&key);
+            return false;
+        };
         self.octets += opened.plain.len();
-        self.opened.insert(key, Arc::clone(opened));
-        self.order.push_back(key);
+        self.order.push_back((key, opened.plain.len()));
         while self.octets > OPEN_GROUPS
-            && let Some(oldest) = self.order.pop_front()
+            && let Some((oldest, octets)) = self.order.pop_front()
         {
-            let gone = self.opened.remove(&oldest).map_or(0, |opened| opened.plain.len());
-            self.octets = self.octets.saturating_sub(gone);
+            self.opened.remove(&oldest);
+            self.octets -= octets;
         }
+        true
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     catalog::{Batch, Space, View},
     entry::{Record, ReportRecord},
     index::{CollectedEntry, MessageEntry, report_key, source_key},
-    packs::Place,
+    packs::{Chunk, Place},
     recipe::{ChunkRef, Hex, Part, Piece, Recipe},
     records::RecordPlace,
 };
@@ -134,7 +134,7 @@ impl Store {
 
     fn rebuild(&self, recipe: &Recipe, out: &mut dyn Write, depth: usize) -> StoreResult<()> {
         let bad = || StoreError::ReadBack { uidl: String::new(), detail: "its recipe cannot be followed".to_owned() };
-        let mut glue = Glue { store: self, chunks: recipe.glue.iter(), plain: Vec::new(), at: 0 };
+        let mut glue = Glue { store: self, chunks: recipe.glue.iter(), plain: None, at: 0 };
         for piece in &recipe.pieces {
             match piece {
                 Piece::Glue(octets) => glue.copy(*octets, out)?.then_some(()).ok_or_else(bad)?,
@@ -177,7 +177,7 @@ impl Store {
         self.packs.check_place(chunk.id(), &place)
     }
 
-    pub(super) fn chunk(&self, chunk: &ChunkRef) -> StoreResult<Vec<u8>> {
+    pub(super) fn chunk(&self, chunk: &ChunkRef) -> StoreResult<Chunk> {
         let place = self.clear_value(Space::Chunks, &[chunk.id()])?;
         let place = place.and_then(|octets| Place::decode(&octets));
         let place = place.ok_or_else(|| StoreError::ChunkMissing(HEXLOWER.encode(chunk.id())))?;
@@ -189,7 +189,7 @@ impl Store {
 struct Glue<'a> {
     store: &'a Store,
     chunks: std::slice::Iter<'a, ChunkRef>,
-    plain: Vec<u8>,
+    plain: Option<Chunk>,
     at: usize,
 }
 
@@ -197,12 +197,14 @@ impl Glue<'_> {
     /// `false` when there is less than asked for.
     fn copy(&mut self, mut octets: u64, out: &mut dyn Write) -> StoreResult<bool> {
         while octets > 0 {
-            if self.at == self.plain.len() {
+            let plain = self.plain.as_deref().unwrap_or_default();
+            if self.at == plain.len() {
                 let Some(chunk) = self.chunks.next() else { return Ok(false) };
-                self.plain = self.store.chunk(chunk)?;
+                self.plain = Some(self.store.chunk(chunk)?);
                 self.at = 0;
+                continue;
             }
-            let rest = self.plain.get(self.at..).unwrap_or_default();
+            let rest = plain.get(self.at..).unwrap_or_default();
             let count = usize::try_from(octets).unwrap_or(usize::MAX).min(rest.len());
             out.write_all(rest.get(..count).unwrap_or_default()).map_err(StoreError::Output)?;
             self.at += count;

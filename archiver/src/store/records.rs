@@ -27,7 +27,8 @@ use std::{
 const FILE_FULL: u64 = 16 * 1024 * 1024;
 /// Octets that are searched for the next record at a time.
 const SEARCH: usize = 96 * 1024 * 1024;
-/// Batches that are kept opened, so that the records of a commit are not opened one by one; larger ones are not kept.
+/// Batches that are kept opened, so that the records of a commit are not opened one by one, and records; larger batches are
+/// not kept.
 const KEPT: usize = 4;
 const KEPT_OCTETS: usize = 4 * 1024 * 1024;
 
@@ -67,8 +68,8 @@ pub(crate) struct Records {
     keys: Arc<Keyring>,
     open: Option<(u64, Box<dyn DiskFile>)>,
     kept: Mutex<VecDeque<(RecordPlace, Arc<Opened>)>>,
-    /// What was read last: a report and the message in it are asked for one after the other.
-    last: Mutex<Option<(u64, Arc<Record>)>>,
+    /// What was read last, by each of some threads: a report and the message in it are asked for one after the other.
+    last: Mutex<VecDeque<(u64, Arc<Record>)>>,
 }
 
 /// A frame of a record file.
@@ -326,14 +327,16 @@ impl Records {
 
     /// As [`Self::read`], not decoded again when it is the one that was read last in this way.
     pub(crate) fn read_shared(&self, place: RecordPlace, number: u64) -> StoreResult<Arc<Record>> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, record)) = &*last
-            && *at == number
-        {
+        let last = || self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, record)) = last().iter().find(|(at, _)| *at == number) {
             return Ok(Arc::clone(record));
         }
         let record = Arc::new(self.read(place, number)?);
-        *last = Some((number, Arc::clone(&record)));
+        let mut last = last();
+        last.push_back((number, Arc::clone(&record)));
+        if last.len() > KEPT {
+            last.pop_front();
+        }
         Ok(record)
     }
 
@@ -360,7 +363,7 @@ impl Records {
     /// Lets go of what was opened before: what is read next comes from the files.
     pub(crate) fn fresh(&self) {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Begins a new file behind `head`; used when the last one is full or torn.

@@ -221,7 +221,7 @@ pub trait Disk: Send + Sync {
 }
 
 /// An open file.
-pub trait DiskFile: Read + Write + Seek + Send {
+pub trait DiskFile: Read + Write + Seek + Send + Sync {
     /// Where it was opened.
     fn path(&self) -> &Path;
 

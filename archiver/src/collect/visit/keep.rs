@@ -6,7 +6,7 @@ use crate::{
     archive::Archive,
     collect::{
         examine::examine,
-        judge::{self, Expected, Judged},
+        judge::{Expected, Judged},
         listing::Listed,
         session::SessionError,
         state::moved,
@@ -79,12 +79,12 @@ impl Visit<'_> {
 
     /// Judges a fetched message and adds it to the store. `None` when it is not for the store, or there already.
     fn take<'l>(&mut self, store: &mut Archive, got: &Got<'_, 'l>) -> Result<Option<(String, Added<'l>)>, VisitError> {
-        let Got { item, staged, announced } = got;
+        let Got { item, staged, .. } = got;
         let listed = item.listed;
         if self.came_meanwhile(store, item)? {
             return Ok(None);
         }
-        let Some(mut judged) = self.judge(store, listed, staged, *announced)? else { return Ok(None) };
+        let Some(mut judged) = self.judge(store, got)? else { return Ok(None) };
         if let Some(problem) = &judged.problem {
             self.problem(format!("message {}: {problem}; it is kept and stays at the source", listed.name()));
         }
@@ -115,32 +115,26 @@ impl Visit<'_> {
         Ok(store.is_collected(&self.source.name, Some(&self.mailbox), &item.listed.name())?.is_some())
     }
 
-    fn judge(
-        &mut self,
-        store: &Archive,
-        listed: &Listed,
-        staged: &Staged,
-        announced: Option<Digest>,
-    ) -> Result<Option<Judged>, VisitError> {
-        let Some(mailbox) = self.gateway else {
-            return judge::from_anywhere(staged).map(Some).map_err(staging);
+    fn judge(&mut self, store: &Archive, got: &Got<'_, '_>) -> Result<Option<Judged>, VisitError> {
+        let Got { item: Item { listed, .. }, staged, announced, measured } = got;
+        let measured = match measured {
+            Ok(measured) => measured,
+            Err(error) => {
+                self.problem(format!("message {}: {error}; it is neither kept nor deleted", listed.name()));
+                return Ok(None);
+            }
         };
-        let mut expected = Expected { mailbox, node: self.node, moved: None, announced };
-        let mut judged = judge::from_gateway(staged, listed, &expected).map_err(staging)?;
-        if judged.as_ref().is_ok_and(|judged| judged.problem.is_some()) {
+        let Some(mailbox) = self.gateway else { return Ok(Some(measured.unjudged())) };
+        let mut expected = Expected { mailbox, node: self.node, moved: None, announced: *announced };
+        let mut judged = measured.judge(staged, listed, &expected).map_err(staging)?;
+        if judged.problem.is_some() {
             // Rare: only now is it worth a look whether the ledger says that it came from another node.
             expected.moved = self.moved_from(store, listed)?;
             if expected.moved.is_some() {
-                judged = judge::from_gateway(staged, listed, &expected).map_err(staging)?;
+                judged = measured.judge(staged, listed, &expected).map_err(staging)?;
             }
         }
-        match judged {
-            Ok(judged) => Ok(Some(judged)),
-            Err(error) => {
-                self.problem(format!("message {}: {error}; it is neither kept nor deleted", listed.name()));
-                Ok(None)
-            }
-        }
+        Ok(Some(judged))
     }
 
     /// Hash of the receipt that a message was accepted with elsewhere, if it was moved to this host.

@@ -66,7 +66,7 @@ pub(crate) type Pair = (Vec<u8>, Vec<u8>);
 pub(crate) type Change = (Vec<u8>, Option<Vec<u8>>);
 
 /// What the store needs of an index. Keys begin with the octet of a [`Space`].
-pub(crate) trait Catalog: Send {
+pub(crate) trait Catalog: Send + Sync {
     /// The value of a key.
     fn get(&self, key: &[u8]) -> StoreResult<Option<Vec<u8>>>;
 
