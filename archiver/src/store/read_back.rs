@@ -112,3 +112,32 @@ fn on_all_processors<T: Sync, R: Send>(all: &[T], each: &(dyn Fn(&T) -> R + Sync
     done.sort_unstable_by_key(|(place, _)| *place);
     done.into_iter().map(|(_, result)| result).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{panic, sync::Mutex};
+
+    #[test]
+    fn results_keep_their_order_and_every_item_is_taken_once() {
+        for count in [0, 1, AT_ONCE, AT_ONCE + 1, 257] {
+            let items: Vec<usize> = (0..count).collect();
+            let taken = Mutex::new(Vec::new());
+            let results = on_all_processors(&items, &|item| {
+                taken.lock().expect("no panic").push(*item);
+                item * 2
+            });
+            assert_eq!(results, items.iter().map(|item| item * 2).collect::<Vec<_>>());
+            let mut taken = taken.into_inner().expect("no panic");
+            taken.sort_unstable();
+            assert_eq!(taken, items);
+        }
+    }
+
+    #[test]
+    fn a_panic_is_not_a_result() {
+        let items: Vec<usize> = (0..100).collect();
+        let broken = |item: &usize| assert!(*item != 50, "broken");
+        assert!(panic::catch_unwind(|| on_all_processors(&items, &broken)).is_err());
+    }
+}
