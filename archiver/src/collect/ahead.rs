@@ -43,7 +43,7 @@ pub(super) enum Came {
         staged: Staged,
         /// The digest that the server named.
         announced: Option<Digest>,
-        measured: Result<Measured, Misannounced>,
+        measured: Result<Box<Measured>, Misannounced>,
     },
     /// The server's answer.
     Refused(String),
@@ -103,7 +103,8 @@ async fn fetch(mut session: Session, wanted: &[Wanted], with: &Fetching) -> Resu
                     true => measure(&staged, &one.listed, announced.is_some()),
                     false => measure_whole(&staged).map(Ok),
                 };
-                Came::Message { staged, announced, measured: measured.map_err(SessionError::Staging)? }
+                let measured = measured.map_err(SessionError::Staging)?.map(Box::new);
+                Came::Message { staged, announced, measured }
             }
             Fetched::Refused(text) => Came::Refused(text),
         });

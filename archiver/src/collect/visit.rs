@@ -124,7 +124,7 @@ struct Got<'i, 'l> {
     staged: Staged,
     /// The digest that the server named.
     announced: Option<Digest>,
-    measured: Result<Measured, Misannounced>,
+    measured: Result<Box<Measured>, Misannounced>,
 }
 
 impl<'a> Visit<'a> {

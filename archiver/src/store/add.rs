@@ -189,6 +189,8 @@ impl Store {
         if self.payloads.is_empty() {
             return Ok((0, 0));
         }
+        // Compressed while the records are sealed; their copies are neither text nor compressible.
+        self.packs.begin_sync()?;
         let payloads = std::mem::take(&mut self.payloads);
         let first = self.head.number + 1;
         let batches = self.records.seal(&self.head, &payloads)?;

@@ -218,6 +218,12 @@ impl Packs {
         self.worker.as_mut().ok_or_else(|| StoreError::Failed("packs cannot be written to any more".to_owned()))
     }
 
+    /// Lets the thread begin with what takes longest, and is filled no further before [`Self::sync`].
+    pub(crate) fn begin_sync(&mut self) -> StoreResult<()> {
+        self.send(Class::Text)?;
+        self.send(Class::Binary)
+    }
+
     /// Brings everything appended to stable storage, content first, then the name of a new pack; says where the chunks
     /// lie.
     pub(crate) fn sync(&mut self) -> StoreResult<Synced> {
