@@ -209,11 +209,11 @@ impl Found {
     }
 
     /// Chunks, one after the other.
-    fn chunks(&self, ids: &Value) -> Result<Vec<u8>> {
+    fn chunks(&self, of: &Value, key: &str) -> Result<Vec<u8>> {
         let mut all = Vec::new();
-        for id in ids.as_array().into_iter().flatten() {
-            let place = self.chunks.get(id.as_str().unwrap_or_default());
-            let ((at, len), from) = (*place.with_context(|| format!("chunk {id} is not there"))?, all.len());
+        for chunk in each(of, key) {
+            let place = self.chunks.get(&text(chunk, 0));
+            let ((at, len), from) = (*place.with_context(|| format!("chunk {} is not there", chunk[0]))?, all.len());
             all.resize(from + len, 0);
             self.plain.read_exact_at(&mut all[from..], at)?;
         }
@@ -224,7 +224,7 @@ impl Found {
     fn build(&self, content: &Value, depth: usize) -> Result<Vec<u8>> {
         ensure!(depth < 5, "messages name each other without end");
         let recipe = &content["recipe"];
-        let (glue, mut at, mut out) = (self.chunks(&recipe["glue"])?, 0, Vec::new());
+        let (glue, mut at, mut out) = (self.chunks(recipe, "glue")?, 0, Vec::new());
         for piece in each(recipe, "pieces") {
             if let Some(octets) = piece["g"].as_u64() {
                 out.extend(glue.get(at..at + octets as usize).context("its glue is short")?);
@@ -233,7 +233,7 @@ impl Found {
                 out.extend(self.build(self.content.get(id).context("its message is not there")?, depth + 1)?);
             } else {
                 let part = &recipe["parts"][piece["p"].as_u64().context("a piece of a kind unknown")? as usize];
-                let (plain, lines) = (self.chunks(&part["chunks"])?, &part["b64"]);
+                let (plain, lines) = (self.chunks(part, "chunks")?, &part["b64"]);
                 let end = if lines["lf"] == true { "\n" } else { "\r\n" };
                 let full = lines["line"].as_u64().map(|full| (full as usize / 4 * 3).max(3));
                 let encoded = full.map(|full| plain.chunks(full).map(|line| BASE64.encode(line)).collect::<Vec<_>>());

@@ -5,7 +5,7 @@ mod proof;
 mod read;
 mod store;
 
-pub use held::{DeadLetterCommand, QuarantineCommand};
+pub use held::{DeadLetterCommand, Decision, QuarantineCommand};
 pub use proof::{CheckpointCommand, CheckpointVerifyArgs, ReconcileArgs, StatusArgs};
 pub use read::{
     BackupArgs, DeleteArgs, DrillArgs, EnvelopeArgs, ExportArgs, ExportFormat, ListArgs, Sample, ShowArgs, WhyArgs,

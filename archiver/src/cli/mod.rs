@@ -34,10 +34,10 @@ mod stores;
 pub mod why;
 
 pub use args::{
-    BackupArgs, CheckpointCommand, CheckpointVerifyArgs, Cli, Command, DeadLetterCommand, DeleteArgs, DrillArgs,
-    EnvelopeArgs, ExportArgs, ExportFormat, ImportArgs, InitArgs, InspectArgs, ListArgs, MboxArg, OwnerCommand,
-    ProfileArg, QuarantineCommand, ReconcileArgs, RekeyArgs, RotateArgs, RunArgs, Sample, ServeArgs, ShowArgs,
-    SourceCommand, StateArg, StatusArgs, StoreCommand, UnlockArgs, WhyArgs,
+    BackupArgs, CheckpointCommand, CheckpointVerifyArgs, Cli, Command, DeadLetterCommand, Decision, DeleteArgs,
+    DrillArgs, EnvelopeArgs, ExportArgs, ExportFormat, ImportArgs, InitArgs, InspectArgs, ListArgs, MboxArg,
+    OwnerCommand, ProfileArg, QuarantineCommand, ReconcileArgs, RekeyArgs, RotateArgs, RunArgs, Sample, ServeArgs,
+    ShowArgs, SourceCommand, StateArg, StatusArgs, StoreCommand, UnlockArgs, WhyArgs,
 };
 
 use crate::{config::ArchiverConfig, serve::control};

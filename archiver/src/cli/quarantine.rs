@@ -4,7 +4,7 @@
 //! that is not there, 5 where something filed would have to be rejected.
 
 use super::{
-    QuarantineCommand,
+    Decision, QuarantineCommand,
     held::{self, Chosen},
 };
 use crate::store::Outcome;
@@ -24,32 +24,28 @@ pub fn run(config: Option<&Path>, command: &QuarantineCommand) -> Result<Exit, F
         QuarantineCommand::Show { id, raw, json } => {
             held::show(config, id, *raw, *json, &|held| held.outcome != Outcome::DeadLetter)
         }
-        QuarantineCommand::Release { ids, all, source, reason, json } => {
-            let chosen = chosen(ids, *all, source.as_deref())?;
-            let reason = checked(reason)?;
-            held::decide(config, &chosen, *json, &mut |review, held| review.release(held, reason))
+        QuarantineCommand::Release(decision) => {
+            let (chosen, reason) = checked(decision)?;
+            held::decide(config, &chosen, decision.json, &mut |review, held| review.release(held, reason))
         }
-        QuarantineCommand::Reject { ids, all, source, reason, json } => {
-            let chosen = chosen(ids, *all, source.as_deref())?;
-            let reason = checked(reason)?;
-            held::decide(config, &chosen, *json, &mut |review, held| review.reject(held, reason))
+        QuarantineCommand::Reject(decision) => {
+            let (chosen, reason) = checked(decision)?;
+            held::decide(config, &chosen, decision.json, &mut |review, held| review.reject(held, reason))
         }
     }
 }
 
-fn chosen<'a>(ids: &'a [String], all: bool, source: Option<&'a str>) -> Result<Chosen<'a>, Failure> {
+/// Which reports, and why: an auditor reads it years later.
+fn checked(decision: &Decision) -> Result<(Chosen<'_>, &str), Failure> {
+    let Decision { ids, all, source, reason, .. } = decision;
     if ids.is_empty() && !all {
         return Err(Failure::usage("name the ids that `quarantine list` shows, or --all"));
     }
-    Ok(Chosen { ids, source, outcome: Outcome::Quarantine })
-}
-
-/// An auditor reads it years later.
-fn checked(reason: &str) -> Result<&str, Failure> {
+    let chosen = Chosen { ids, source: source.as_deref(), outcome: Outcome::Quarantine };
     let reason = reason.trim();
     match reason {
         "" => Err(Failure::usage("--reason is empty; say why, it is kept with the report")),
         _ if reason.len() > 4096 => Err(Failure::usage("--reason is longer than 4,096 octets; shorten it")),
-        _ => Ok(reason),
+        _ => Ok((chosen, reason)),
     }
 }

@@ -28,10 +28,12 @@ impl Store {
     ) -> Vec<(StoreReceipt, StoreResult<()>)> {
         self.packs.fresh();
         self.records.fresh();
+        // Once for all of them; each has its own error where one is damaged.
         let copied = copies.iter().all(|id| self.copy_is_whole(id).is_ok());
-        let one = |waiting: &Waiting| match copied {
-            true => self.read_back(waiting.number, &waiting.receipt),
-            false => copies.iter().try_for_each(|id| self.copy_is_whole(id)),
+        let unread = if copied { &[] } else { copies };
+        let one = |waiting: &Waiting| {
+            unread.iter().try_for_each(|id| self.copy_is_whole(id))?;
+            self.read_back(waiting.number, &waiting.receipt)
         };
         let results = on_all_processors(&waiting, &one);
         self.packs.cached();

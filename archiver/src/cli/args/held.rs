@@ -1,6 +1,6 @@
 //! Commands of `quarantine` and `dead-letter`.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 /// Commands of `quarantine`.
 #[derive(Debug, Subcommand)]
@@ -29,41 +29,29 @@ pub enum QuarantineCommand {
         json: bool,
     },
     /// File reports like fresh ones. The reason is kept.
-    Release {
-        /// The reports, as `list` names them.
-        #[arg(value_name = "ID", conflicts_with_all = ["all", "source"])]
-        ids: Vec<String>,
-        /// Everything in quarantine.
-        #[arg(long)]
-        all: bool,
-        /// With --all: only from this source.
-        #[arg(long, value_name = "NAME", requires = "all")]
-        source: Option<String>,
-        /// Why.
-        #[arg(long, value_name = "TEXT")]
-        reason: String,
-        /// JSON, one report per line.
-        #[arg(long)]
-        json: bool,
-    },
+    Release(Decision),
     /// Mark reports as rejected; they are kept. The reason is kept.
-    Reject {
-        /// The reports, as `list` names them.
-        #[arg(value_name = "ID", conflicts_with_all = ["all", "source"])]
-        ids: Vec<String>,
-        /// Everything in quarantine.
-        #[arg(long)]
-        all: bool,
-        /// With --all: only from this source.
-        #[arg(long, value_name = "NAME", requires = "all")]
-        source: Option<String>,
-        /// Why.
-        #[arg(long, value_name = "TEXT")]
-        reason: String,
-        /// JSON, one report per line.
-        #[arg(long)]
-        json: bool,
-    },
+    Reject(Decision),
+}
+
+/// Arguments of `quarantine release` and `quarantine reject`.
+#[derive(Debug, Args)]
+pub struct Decision {
+    /// The reports, as `list` names them.
+    #[arg(value_name = "ID", conflicts_with_all = ["all", "source"])]
+    pub ids: Vec<String>,
+    /// Everything in quarantine.
+    #[arg(long)]
+    pub all: bool,
+    /// With --all: only from this source.
+    #[arg(long, value_name = "NAME", requires = "all")]
+    pub source: Option<String>,
+    /// Why.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// JSON, one report per line.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Commands of `dead-letter`.

@@ -12,6 +12,7 @@ use crate::{
     table::{Table, Target, median},
 };
 use anyhow::{Context as _, Result, ensure};
+use postkeep_bench::corpus;
 use std::{fs::File, io::Write as _, path::Path, sync::Arc, time::Instant};
 
 /// Messages waiting at the gateway.
@@ -78,7 +79,7 @@ fn stored(bench: &Bench, table: &mut Table) -> Result<()> {
     println!("\n== growth: messages in the store\n{:>12}{:>12}{:>14}{:>12}", "stored", "msg/s", "CPU s/1k", "peak MiB");
     let (mut there, mut rates) = (0, Vec::new());
     let sample = SAMPLE.min(bench.wire.len());
-    for level in STORED.into_iter().filter(|level| *level <= bench.most.max(10_000)) {
+    for (level, seed) in STORED.into_iter().filter(|level| *level <= bench.most.max(10_000)).zip(bench.seed + 1..) {
         while there < level {
             let more = (level - there).min(50_000);
             let file = folder.join("small.mbox");
@@ -88,13 +89,11 @@ fn stored(bench: &Bench, table: &mut Table) -> Result<()> {
         }
         let mut found = Vec::new();
         let (mut cpu, mut peak) = (Vec::new(), Vec::new());
-        for round in 0..bench.rounds {
-            // Other reports in every round, or all but the first would be known.
-            let messages: Vec<_> = bench.wire.iter().skip(round * sample).take(sample).cloned().collect();
+        // Other reports in every round and at every level: what is known is stored faster.
+        let mut fresh = corpus::reports(seed, bench.rounds * sample);
+        for _ in 0..bench.rounds {
+            let messages: Vec<_> = fresh.by_ref().take(sample).map(|one| Arc::new(stuffed(&one.octets))).collect();
             let count = messages.len();
-            if count == 0 {
-                break;
-            }
             let (address, recipients) = (gateway.smtp, gateway.recipients.clone());
             send(&Sending { address, recipients, connections: 8, tls: false, messages: Arc::new(messages) })?;
             let cost = archiver.round()?;
