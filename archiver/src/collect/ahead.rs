@@ -96,7 +96,7 @@ async fn fetch(mut session: Session, wanted: &[Wanted], with: &Fetching) -> Resu
         }
         let staging = &with.staging;
         let slow = with.slow.is_given_back();
-        let stager = if slow { staging.begin_on_disk() } else { staging.begin_sized(one.limit) };
+        let stager = if slow { staging.begin_on_disk() } else { staging.begin_sized(one.listed.size(), one.limit) };
         came.push(match session.fetch(stager).await? {
             Fetched::Message(staged, announced) => {
                 let measured = match with.gateway {

@@ -106,15 +106,17 @@ impl Staging {
     /// Begins a message.
     #[must_use]
     pub fn begin(&self) -> Stager {
-        self.begin_with(IN_MEMORY, None)
+        self.begin_with(IN_MEMORY, None, 0)
     }
 
-    /// Begins a message that will have about `octets`: a larger one stays in memory too where there is room.
+    /// Begins a message that should have `octets`, and has at most `most`: a larger one stays in memory too where there
+    /// is room.
     #[must_use]
-    pub fn begin_sized(&self, octets: u64) -> Stager {
-        let octets = usize::try_from(octets).unwrap_or(usize::MAX);
-        let room = if octets > IN_MEMORY { self.room(octets) } else { None };
-        self.begin_with(room.as_ref().map_or(IN_MEMORY, |room| room.octets), room)
+    pub fn begin_sized(&self, octets: u64, most: u64) -> Stager {
+        let [octets, most] = [octets, most].map(|octets| usize::try_from(octets).unwrap_or(usize::MAX));
+        let room = if most > IN_MEMORY { self.room(most) } else { None };
+        let in_memory = room.as_ref().map_or(IN_MEMORY, |room| room.octets);
+        self.begin_with(in_memory, room, octets.min(in_memory))
     }
 
     fn room(&self, octets: usize) -> Option<Room> {
@@ -126,12 +128,12 @@ impl Staging {
     /// Begins a message of which hardly anything stays in memory: one block.
     #[must_use]
     pub fn begin_on_disk(&self) -> Stager {
-        self.begin_with(BLOCK, None)
+        self.begin_with(BLOCK, None, 0)
     }
 
-    fn begin_with(&self, in_memory: usize, room: Option<Room>) -> Stager {
+    fn begin_with(&self, in_memory: usize, room: Option<Room>, expected: usize) -> Stager {
         // A vector that grows leaves copies of the message behind in memory that is not wiped.
-        let pending = Zeroizing::new(Vec::with_capacity(room.as_ref().map_or(0, |room| room.octets)));
+        let pending = Zeroizing::new(Vec::with_capacity(expected));
         Stager { staging: self.clone(), pending, file: None, len: 0, in_memory, room }
     }
 
@@ -326,7 +328,7 @@ mod tests {
     fn larger_messages_stay_in_memory_while_there_is_room() {
         let (_folder, staging) = staging();
         let stage = |announced: usize, len: usize| {
-            let mut stager = staging.begin_sized(announced as u64);
+            let mut stager = staging.begin_sized(announced as u64, announced as u64);
             stager.write(&vec![b'A'; len]).expect("writes");
             let staged = stager.finish().expect("ends");
             assert!(staged.copy(0..len as u64).expect("reads").iter().all(|octet| *octet == b'A'));

@@ -31,6 +31,10 @@ impl Content {
     /// says, and whether the message was refused just now.
     pub(super) fn append<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> (T, bool) {
         let before = self.block.len();
+        if self.block.capacity() == 0 {
+            // At once: one that grows leaves copies of the message behind.
+            self.block.reserve(BLOCK);
+        }
         let said = write(&mut self.block);
         (said, self.judge(before))
     }
