@@ -109,11 +109,13 @@ fn number(value: &Value, key: &str) -> Result<u64> {
     value.get(key).and_then(Value::as_u64).with_context(|| format!("{key} in {value}"))
 }
 
-/// Packs grew by the copies of new records, and by no content: a chunk stored twice would count once.
-fn only_records_came(before: &Value, after: &Value) -> Result<()> {
+/// Packs grew by the copies of new records, and by no content: a chunk stored twice would count once. `killed` commits may
+/// have left the copy of records, 64 of 300, that never came to be.
+fn only_records_came(before: &Value, after: &Value, killed: u64) -> Result<()> {
     let grown = |key: &str| Ok::<_, anyhow::Error>(number(after, key)? - number(before, key)?);
     let (packs, records) = (grown("pack_bytes")?, grown("record_bytes")?);
-    ensure!(packs <= records * 3 / 2 + 1024, "{packs} octets of packs for {records} of records");
+    let most = records * 3 / 2 + records * killed * 64 / 300 + 1024;
+    ensure!(packs <= most, "{packs} octets of packs for {records} of records");
     Ok(())
 }
 
@@ -154,7 +156,7 @@ fn an_address_without_owner_finds_one() -> Result<()> {
     for key in ["parts", "part_references", "chunks", "messages", "bytes_in"] {
         ensure!(before.get(key) == after.get(key), "{key}: {before} {after}");
     }
-    only_records_came(&before, &after)?;
+    only_records_came(&before, &after, 0)?;
     ensure!(number(&after, "instances")? == number(&before, "instances")? + 1, "two left the catch-all, three came");
     let again = pair.owner(&["refile", "--json"])?.expect(0)?.json()?;
     ensure!(number(&again, "reports")? == 4 && number(&again, "changed")? == 0, "{again}");
@@ -235,7 +237,7 @@ fn refiling_killed_anywhere_ends_the_same() -> Result<()> {
     ensure!(pair.archive("zoe")?.len() == 300 && pair.unowned()?.1.is_empty(), "seed {seed}");
     ensure!(number(&after, "instances")? == number(&before, "instances")? + 300, "seed {seed}: {before} {after}");
     ensure!(after.get("chunks") == before.get("chunks"), "seed {seed}: {before} {after}");
-    only_records_came(&before, &after).with_context(|| format!("seed {seed}"))?;
+    only_records_came(&before, &after, killed).with_context(|| format!("seed {seed}"))?;
     let (code, verified) = pair.archiver.verify()?;
     ensure!(code == 0, "seed {seed}: {verified}");
     Ok(())
