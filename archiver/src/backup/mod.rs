@@ -13,7 +13,7 @@ pub use drill::{Drilled, bound, drill};
 
 use crate::{config::ArchiverConfig, signing::ArchiverKey};
 use postkeep_shared::{
-    disk::{Disk, DiskError, create_dirs, replace_file},
+    disk::{DirEntry, Disk, DiskError, create_dirs, replace_file},
     mail::{Digest, Hasher},
     run::Failure,
 };
@@ -153,11 +153,12 @@ impl Run<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
+        let mut packs_before = Vec::new();
         for (_, dir, len) in &found {
+            let packs = self.packs(dir)?;
             self.total += len + self.octets(&dir.join("records"), ".rec")?;
-            for folder in self.disk.list(&dir.join("packs"))?.into_iter().filter(|entry| entry.is_dir) {
-                self.total += self.octets(&dir.join("packs").join(&folder.name), ".pack")?;
-            }
+            self.total += packs.iter().map(|(_, pack)| pack.len).sum::<u64>();
+            packs_before.push(packs);
         }
         self.total += self.done.bytes;
         for (name, dir, len) in &found {
@@ -173,13 +174,32 @@ impl Run<'_> {
             Err(error) => return Err(error.into()),
         }
         // Records of every store before the packs of any: what is moved between stores meanwhile is in both.
+        let mut without_records = BTreeSet::new();
         for (name, dir, _) in &found {
-            self.folder(&dir.join("records"), &format!("stores/{name}/records"), ".rec", progress)?;
+            let records = dir.join("records");
+            let files = self.files(&records, ".rec")?;
+            if files.is_empty() {
+                without_records.insert(name);
+            }
+            for entry in files {
+                self.file(&records, &format!("stores/{name}/records"), &entry, progress)?;
+            }
         }
-        for (name, dir, _) in &found {
-            for folder in self.disk.list(&dir.join("packs"))?.into_iter().filter(|entry| entry.is_dir) {
-                let (from, to) = (dir.join("packs").join(&folder.name), format!("stores/{name}/packs/{}", folder.name));
-                self.folder(&from, &to, ".pack", progress)?;
+        for ((name, dir, _), before) in found.iter().zip(packs_before) {
+            let packs = dir.join("packs");
+            if without_records.contains(name) {
+                // In its first commit, perhaps: packs as they were before. Later ones may hold copies of records, and those
+                // without a record file are no empty store.
+                for (folder, entry) in before {
+                    self.file(&packs.join(&folder), &format!("stores/{name}/packs/{folder}"), &entry, progress)?;
+                }
+                continue;
+            }
+            for folder in self.disk.list(&packs)?.into_iter().filter(|entry| entry.is_dir) {
+                let (from, to) = (packs.join(&folder.name), format!("stores/{name}/packs/{}", folder.name));
+                for entry in self.files(&from, ".pack")? {
+                    self.file(&from, &to, &entry, progress)?;
+                }
             }
         }
         self.done.stores = found.into_iter().map(|(name, ..)| name).collect();
@@ -188,31 +208,41 @@ impl Run<'_> {
 
     /// Octets of the files in a folder whose names end so.
     fn octets(&self, folder: &Path, suffix: &str) -> Result<u64, Failure> {
-        let files = self.disk.list(folder)?.into_iter();
-        Ok(files.filter(|entry| entry.is_file && entry.name.ends_with(suffix)).map(|entry| entry.len).sum())
+        Ok(self.files(folder, suffix)?.iter().map(|entry| entry.len).sum())
     }
 
-    fn folder(
+    /// The files in a folder whose names end so.
+    fn files(&self, folder: &Path, suffix: &str) -> Result<Vec<DirEntry>, Failure> {
+        let files = self.disk.list(folder)?.into_iter();
+        Ok(files.filter(|entry| entry.is_file && entry.name.ends_with(suffix)).collect())
+    }
+
+    /// The packs of a store, each with the folder it is in.
+    fn packs(&self, store: &Path) -> Result<Vec<(String, DirEntry)>, Failure> {
+        let mut packs = Vec::new();
+        for folder in self.disk.list(&store.join("packs"))?.into_iter().filter(|entry| entry.is_dir) {
+            let files = self.files(&store.join("packs").join(&folder.name), ".pack")?;
+            packs.extend(files.into_iter().map(|file| (folder.name.clone(), file)));
+        }
+        Ok(packs)
+    }
+
+    fn file(
         &mut self,
         from: &Path,
         to: &str,
-        suffix: &str,
+        entry: &DirEntry,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(), Failure> {
-        for entry in self.disk.list(from)? {
-            if !entry.is_file || !entry.name.ends_with(suffix) {
-                continue;
+        match self.copy(&from.join(&entry.name), &format!("{to}/{}", entry.name), entry.len, false) {
+            // Compacted away meanwhile: what it held lies in packs that are listed after it, or is copied next time.
+            Err(error) if self.disk.entry(&from.join(&entry.name)).is_err() => {
+                tracing::warn!("{} went away while it was copied: {error}", from.join(&entry.name).display());
+                self.now.remove(&format!("{to}/{}", entry.name));
             }
-            match self.copy(&from.join(&entry.name), &format!("{to}/{}", entry.name), entry.len, false) {
-                // Compacted away meanwhile: what it held lies in packs that are listed after it, or is copied next time.
-                Err(error) if self.disk.entry(&from.join(&entry.name)).is_err() => {
-                    tracing::warn!("{} went away while it was copied: {error}", from.join(&entry.name).display());
-                    self.now.remove(&format!("{to}/{}", entry.name));
-                }
-                other => other?,
-            }
-            progress(self.done.bytes, self.total.max(self.done.bytes));
+            other => other?,
         }
+        progress(self.done.bytes, self.total.max(self.done.bytes));
         Ok(())
     }
 
