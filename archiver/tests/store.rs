@@ -237,6 +237,36 @@ fn torn_ends_are_left_behind() {
 }
 
 #[test]
+fn a_torn_end_that_a_reader_saw_first_is_left_behind_all_the_same() {
+    let place = Place::new();
+    let log = |place: &Place| {
+        place.files().into_iter().find(|path| path.extension().is_some_and(|end| end == "rec")).expect("one")
+    };
+    let commit = |place: &Place, uidl: &str| {
+        let mut store = place.open();
+        add(&mut store, uidl, &report(&format!("<{uidl}@x>"), "body\r\n", 4), &plan(&["ann"])).expect("adds");
+        assert_eq!(store.commit().expect("commits").failures.len(), 0);
+    };
+    commit(&place, "u1");
+    let before = fs::read(log(&place)).expect("reads");
+    let other = place.copied();
+    commit(&other, "u2");
+    // A process was killed in the midst of writing this.
+    let mut octets = fs::read(log(&other)).expect("reads");
+    octets.truncate(before.len() + (octets.len() - before.len()) / 2);
+    fs::write(log(&place), octets).expect("writes");
+    for _ in 0..2 {
+        let reader = place.open_read();
+        assert_eq!((list(&reader, "ann").len(), reader.notes().len()), (1, 1), "{:?}", reader.notes());
+    }
+    commit(&place, "u3");
+    place.assert_sound(2);
+    fs::remove_dir_all(place.store().join("catalog")).expect("is there");
+    assert_eq!(list(&place.open(), "ann").len(), 2);
+    place.assert_sound(2);
+}
+
+#[test]
 fn lost_records_stop_the_writer_and_damaged_chunks_are_stored_again() {
     let place = Place::new();
     let report = report("<1@x>", "body\r\n", 50);

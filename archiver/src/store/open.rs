@@ -354,6 +354,9 @@ impl Store {
                 .push(format!("{}: the end of the file at octet {at} was never acknowledged: {error}", path.display()));
             if self.writable {
                 self.head = self.records.begin(&self.head)?;
+            } else {
+                // The catalog keeps where this stands: a writer that comes later must find the torn end, too.
+                self.head.end = at;
             }
         }
         Ok(())
