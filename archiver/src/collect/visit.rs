@@ -1,8 +1,8 @@
 //! One session with one host: ledger, listing, batches of fetch, store, delete, and QUIT.
 //!
-//! Order (docs/durability.md): a batch is fetched; then, holding the store, its messages are judged, added, committed and
-//! read back, while the next batch is fetched; only the store's receipts are turned into deletions, in this session, by the name the message has in it. An
-//! odd message is kept under a name of its own and not deleted.
+//! Order (docs/durability.md): a batch is fetched and measured; then, holding the store, its messages are judged, added,
+//! committed and read back, while the next batch is fetched; only the store's receipts are turned into deletions, in this
+//! session, by the name the message has in it. An odd message is kept under a name of its own and not deleted.
 //!
 //! Many visits run at once and share one store. It is held for whole batches and never while a server is waited for, so
 //! a slow server delays nobody, and the receipts of a commit are always the ones of the batch before it.
