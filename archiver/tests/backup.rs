@@ -8,9 +8,13 @@ mod support;
 
 use postkeep_archiver::{
     archive::Archive,
-    store::{Unlock, UnlockKey},
+    backup::{Also, MANIFEST, backup},
+    store::{PassphraseChange, Rekey, Unlock, UnlockKey, rekey},
 };
-use postkeep_shared::disk::LocalDisk;
+use postkeep_shared::{
+    crypt::{Password, random},
+    disk::{LocalDisk, faulty::FaultyDisk},
+};
 use scene::*;
 use serde_json::Value;
 use std::{
@@ -18,7 +22,7 @@ use std::{
     fs,
     path::Path,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -107,6 +111,107 @@ fn a_copy_of_any_moment_has_everything_committed_before_it_began() {
         copies.len(),
         copies.iter().filter(|(_, _, ours)| *ours).count()
     );
+}
+
+/// Every so many moments, from one drawn by lot; `POSTKEEP_POINTS=all` for each.
+const STEP: u32 = 4;
+
+/// Backs up again and again, and `event` comes before the first operation of the disk, before the second and so on. Each
+/// copy opens, has what was committed before it began, and whatever it names.
+fn interrupted_everywhere(what: &str, begun: usize, event: fn(&Scene)) {
+    let step = if std::env::var("POSTKEEP_POINTS").is_ok_and(|points| points == "all") { 1 } else { STEP };
+    let first = u32::from(random::<1>()[0]) % step + 1;
+    let mut moments = 0;
+    let (before, all) = (Scene::new(1_000), mails(begun));
+    if begun > 0 {
+        fill(&mut before.open(), &all, 0);
+    }
+    for n in (first..).step_by(step as usize) {
+        let scene = Arc::new(before.copy());
+        let (faulty, within) = (FaultyDisk::new(disk()), Arc::clone(&scene));
+        faulty.interrupt(n, move || event(&within));
+        let to = scene.0.path().join("copy");
+        let backed = backup(&scene.config(), &to, Also::default(), &faulty, 1_000, &mut |_, _| {});
+        let is_over = !faulty.was_interrupted();
+        let backed = backed.unwrap_or_else(|failure| panic!("moment {n}: {failure}"));
+        let sums = std::process::Command::new("sha256sum").args(["--quiet", "-c", MANIFEST]).current_dir(&to).output();
+        assert!(sums.expect("runs").status.success(), "moment {n}");
+        let lines = fs::read_to_string(to.join(MANIFEST)).expect("reads").lines().count();
+        assert_eq!(backed.files, lines as u64, "moment {n}");
+        let key = UnlockKey::load(&scene.config().unlock_key_file(), &LocalDisk).expect("loads");
+        let copy = Archive::open_copy(&to.join("stores"), &Unlock::Key(&key), &disk())
+            .unwrap_or_else(|error| panic!("moment {n}: {error}"));
+        let named: BTreeSet<String> = copy.collected("src").map(|one| one.expect("reads").uidl).collect();
+        for uidl in all.iter().map(|mail| &mail.uidl).chain(&named) {
+            copy.read_report("src", Some("mbx"), uidl, &mut std::io::sink())
+                .unwrap_or_else(|error| panic!("moment {n}: {uidl}: {error}"));
+        }
+        for member in copy.members() {
+            let verified = member.store().verify().expect("goes on");
+            assert!(verified.ok, "moment {n}: {:?}", verified.problems);
+        }
+        // The one that is current is among them.
+        if let Ok(pointer) = fs::read_to_string(to.join("stores/current")) {
+            let id = pointer.lines().nth(1).expect("an id");
+            let is_that = |name: &String| {
+                fs::read_to_string(to.join("stores").join(name).join("store.toml")).is_ok_and(|text| text.contains(id))
+            };
+            assert!(backed.stores.iter().any(is_that), "moment {n}: {id} of {:?}", backed.stores);
+        }
+        if is_over {
+            break;
+        }
+        moments += 1;
+    }
+    assert!(moments > 0);
+    println!("{what}: in {moments} moments of a backup, every {step}. one from the {first}.; all copies whole");
+}
+
+/// `mails(..)` from this one on come while the copy is made.
+const LATER: usize = 7;
+
+fn later(scene: &Scene) {
+    fill(&mut scene.open(), &mails(LATER + 5)[LATER..], LATER);
+}
+
+#[test]
+fn a_copy_made_in_the_first_commit_is_whole() {
+    interrupted_everywhere("first commit", 0, later);
+}
+
+#[test]
+fn a_copy_made_while_mail_comes_is_whole() {
+    interrupted_everywhere("commit", LATER, later);
+}
+
+#[test]
+fn a_copy_made_while_the_next_store_begins_is_whole() {
+    interrupted_everywhere("next store", LATER, |scene| {
+        assert_eq!(scene.code(&["store", "create", "next"]), Some(0));
+        assert_eq!(scene.code(&["store", "set-state", "next", "current"]), Some(0));
+        later(scene);
+    });
+}
+
+#[test]
+fn a_copy_made_while_reports_move_is_whole() {
+    interrupted_everywhere("merge into a new store", LATER, |scene| {
+        assert_eq!(scene.code(&["store", "create", "next"]), Some(0));
+        assert_eq!(scene.code(&["store", "merge", "main", "next"]), Some(0));
+    });
+}
+
+#[test]
+fn a_copy_made_while_keys_change_is_whole() {
+    // Packs and records that are open go on with the keys they have: none are, and the first ones get the new keys.
+    interrupted_everywhere("new epoch", 0, |scene| {
+        let (config, passphrase) = (scene.config(), Password::received(PASSPHRASE));
+        let key = UnlockKey::load(&config.unlock_key_file(), &LocalDisk).expect("loads");
+        let wanted = Rekey { passphrase: PassphraseChange::Present(&passphrase), epoch: true, ..Rekey::default() };
+        let store = config.stores_dir().join("main");
+        rekey(&[store], &config.unlock_key_file(), &Unlock::Key(&key), &wanted, &LocalDisk).expect("rotates");
+        later(scene);
+    });
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //!
 //! Packs and records only grow, and a record names only what lies in packs already. So the lengths of the record files
 //! are taken first, then the records are copied up to them, then the packs as they are by then: whatever a copied record
-//! names is in the copied packs. Each file is written under another name, synced, read back, compared, and then named;
-//! one that is there with the same length is not copied again. The manifest is written last.
+//! names is in the copied packs. Keys come last: they are kept before anything is sealed with them. Each file is written
+//! under another name, synced, read back, compared, and then named; one that only grows and is there with the same
+//! length is not copied again. The manifest is written last.
 //!
 //! Not copied: secrets in clear (the unlock key, the signing key, passwords) and what can be made again (catalogs, state).
 
@@ -57,10 +58,25 @@ struct Run<'a> {
     /// What the manifest of the run before says.
     before: BTreeMap<String, String>,
     check: bool,
-    now: BTreeMap<String, String>,
+    now: BTreeMap<String, Kept>,
     /// Octets that there are to copy; more when the archive grew meanwhile.
     total: u64,
     done: BackedUp,
+}
+
+/// A file that the copy has.
+struct Kept {
+    sum: String,
+    len: u64,
+}
+
+/// A store whose records are in the copy.
+struct Copied {
+    name: String,
+    dir: PathBuf,
+    /// Before its records were copied, each with the folder it is in.
+    packs_before: Vec<(String, DirEntry)>,
+    has_records: bool,
 }
 
 /// What else a run does.
@@ -130,11 +146,7 @@ impl Run<'_> {
     fn config(&mut self, config: &ArchiverConfig) -> Result<(), Failure> {
         for file in [&config.file, &config.owners_file] {
             let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            match self.disk.entry(file) {
-                Err(error) if error.is_missing() => continue,
-                Err(error) => return Err(error.into()),
-                Ok(entry) => self.copy(file, &format!("config/{name}"), entry.len, true)?,
-            }
+            self.whole(file, &format!("config/{name}"))?;
         }
         if let Ok(key) = ArchiverKey::load(&config.signing_key_file(), self.disk) {
             self.put("config/archiver.pub", format!("{}\n", key.public()).as_bytes())?;
@@ -143,67 +155,72 @@ impl Run<'_> {
     }
 
     fn stores(&mut self, stores: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<(), Failure> {
-        let mut found = Vec::new();
-        for entry in self.disk.list(stores)?.into_iter().filter(|entry| entry.is_dir) {
-            let dir = stores.join(&entry.name);
-            match self.disk.entry(&dir.join("store.toml")) {
-                Ok(file) => found.push((entry.name, dir, file.len)),
-                // What an interrupted `store create` left.
-                Err(error) if error.is_missing() => {}
-                Err(error) => return Err(error.into()),
+        // Which store is current before the list of stores: the one it names is in the list.
+        self.whole(&stores.join("current"), "stores/current")?;
+        let mut copied: Vec<Copied> = Vec::new();
+        // Records of every store before the packs of any: what is moved between stores meanwhile is in both. That may be
+        // a store that began meanwhile.
+        loop {
+            let new = self.begin_stores(stores, &copied)?;
+            if new.is_empty() {
+                break;
             }
-        }
-        let mut packs_before = Vec::new();
-        for (_, dir, len) in &found {
-            let packs = self.packs(dir)?;
-            self.total += len + self.octets(&dir.join("records"), ".rec")?;
-            self.total += packs.iter().map(|(_, pack)| pack.len).sum::<u64>();
-            packs_before.push(packs);
-        }
-        self.total += self.done.bytes;
-        for (name, dir, len) in &found {
-            self.copy(&dir.join("store.toml"), &format!("stores/{name}/store.toml"), *len, true)?;
-            // An empty store has folders, too.
-            for folder in ["packs", "records"] {
-                create_dirs(self.disk, &self.to.join("stores").join(name).join(folder))?;
-            }
-        }
-        match self.disk.entry(&stores.join("current")) {
-            Ok(entry) => self.copy(&stores.join("current"), "stores/current", entry.len, true)?,
-            Err(error) if error.is_missing() => {}
-            Err(error) => return Err(error.into()),
-        }
-        // Records of every store before the packs of any: what is moved between stores meanwhile is in both.
-        let mut without_records = BTreeSet::new();
-        for (name, dir, _) in &found {
-            let records = dir.join("records");
-            let files = self.files(&records, ".rec")?;
-            if files.is_empty() {
-                without_records.insert(name);
-            }
-            for entry in files {
-                self.file(&records, &format!("stores/{name}/records"), &entry, progress)?;
-            }
-        }
-        for ((name, dir, _), before) in found.iter().zip(packs_before) {
-            let packs = dir.join("packs");
-            if without_records.contains(name) {
-                // In its first commit, perhaps: packs as they were before. Later ones may hold copies of records, and those
-                // without a record file are no empty store.
-                for (folder, entry) in before {
-                    self.file(&packs.join(&folder), &format!("stores/{name}/packs/{folder}"), &entry, progress)?;
+            for mut store in new {
+                let records = store.dir.join("records");
+                let files = self.files(&records, ".rec")?;
+                store.has_records = !files.is_empty();
+                for entry in files {
+                    self.file(&records, &format!("stores/{}/records", store.name), &entry, progress)?;
                 }
+                copied.push(store);
+            }
+        }
+        for store in &copied {
+            let (name, packs) = (&store.name, store.dir.join("packs"));
+            // Without records it is in its first commit, perhaps: packs as they were before. Later ones may hold copies of
+            // records, and those without a record file are no empty store.
+            let later = if store.has_records { Some(self.packs(&store.dir)?) } else { None };
+            for (folder, entry) in later.as_ref().unwrap_or(&store.packs_before) {
+                self.file(&packs.join(folder), &format!("stores/{name}/packs/{folder}"), entry, progress)?;
+            }
+        }
+        // Again, and last: a new epoch of keys is in store.toml before anything is sealed with it.
+        for store in &copied {
+            self.store_file(store)?;
+        }
+        self.done.stores = copied.into_iter().map(|store| store.name).collect();
+        Ok(())
+    }
+
+    /// The stores that are not among `known`, each with its keys and folders in the copy.
+    fn begin_stores(&mut self, stores: &Path, known: &[Copied]) -> Result<Vec<Copied>, Failure> {
+        let mut new = Vec::new();
+        for entry in self.disk.list(stores)?.into_iter().filter(|entry| entry.is_dir) {
+            if known.iter().any(|store| store.name == entry.name) {
                 continue;
             }
-            for folder in self.disk.list(&packs)?.into_iter().filter(|entry| entry.is_dir) {
-                let (from, to) = (packs.join(&folder.name), format!("stores/{name}/packs/{}", folder.name));
-                for entry in self.files(&from, ".pack")? {
-                    self.file(&from, &to, &entry, progress)?;
-                }
+            let dir = stores.join(&entry.name);
+            let packs_before = match self.disk.entry(&dir.join("store.toml")) {
+                Ok(_) => self.packs(&dir)?,
+                // What an interrupted `store create` left.
+                Err(error) if error.is_missing() => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let store = Copied { name: entry.name, dir, packs_before, has_records: false };
+            self.store_file(&store)?;
+            // An empty store has folders, too.
+            for folder in ["packs", "records"] {
+                create_dirs(self.disk, &self.to.join("stores").join(&store.name).join(folder))?;
             }
+            self.total += self.octets(&store.dir.join("records"), ".rec")?;
+            self.total += store.packs_before.iter().map(|(_, pack)| pack.len).sum::<u64>();
+            new.push(store);
         }
-        self.done.stores = found.into_iter().map(|(name, ..)| name).collect();
-        Ok(())
+        Ok(new)
+    }
+
+    fn store_file(&mut self, store: &Copied) -> Result<(), Failure> {
+        self.whole(&store.dir.join("store.toml"), &format!("stores/{}/store.toml", store.name))
     }
 
     /// Octets of the files in a folder whose names end so.
@@ -234,11 +251,12 @@ impl Run<'_> {
         entry: &DirEntry,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(), Failure> {
-        match self.copy(&from.join(&entry.name), &format!("{to}/{}", entry.name), entry.len, false) {
+        match self.copy(&from.join(&entry.name), &format!("{to}/{}", entry.name), entry.len) {
             // Compacted away meanwhile: what it held lies in packs that are listed after it, or is copied next time.
             Err(error) if self.disk.entry(&from.join(&entry.name)).is_err() => {
                 tracing::warn!("{} went away while it was copied: {error}", from.join(&entry.name).display());
-                self.now.remove(&format!("{to}/{}", entry.name));
+                let gone = self.now.remove(&format!("{to}/{}", entry.name));
+                self.done.bytes -= gone.map_or(0, |gone| gone.len);
             }
             other => other?,
         }
@@ -246,27 +264,45 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Copies the first `len` octets of a file, unless the copy has just as many. What may change in place is always
-    /// copied.
-    fn copy(&mut self, from: &Path, relative: &str, len: u64, changes: bool) -> Result<(), Failure> {
+    /// Copies the first `len` octets of a file that only grows, unless the copy has just as many.
+    fn copy(&mut self, from: &Path, relative: &str, len: u64) -> Result<(), Failure> {
         let to = self.to.join(relative);
         let there = self.disk.entry(&to).is_ok_and(|entry| entry.is_file && entry.len == len);
-        if let (true, false, Some(sum)) = (there, changes, self.before.get(relative)) {
+        if let (true, Some(sum)) = (there, self.before.get(relative)) {
             if !self.check || sum_of(&to, self.disk).is_ok_and(|found| found.to_string() == *sum) {
-                self.now.insert(relative.to_owned(), sum.clone());
-                self.done.files += 1;
-                self.done.bytes += len;
+                self.keep(relative, sum.clone(), len);
                 return Ok(());
             }
             tracing::warn!("{} had decayed and is copied anew", to.display());
             self.done.mended += 1;
         }
+        self.anew(from, relative, Some(len))
+    }
+
+    /// Copies a file that is replaced as a whole when it changes, if it is there and this run has not copied it as it is.
+    fn whole(&mut self, from: &Path, relative: &str) -> Result<(), Failure> {
+        if let Some(copied) = self.now.get(relative)
+            && sum_of(from, self.disk)?.to_string() == copied.sum
+        {
+            return Ok(());
+        }
+        match self.disk.entry(from) {
+            Err(error) if error.is_missing() => Ok(()),
+            Err(error) => Err(error.into()),
+            // Its length is that of the file that is opened, which may be another one by then.
+            Ok(_) => self.anew(from, relative, None),
+        }
+    }
+
+    /// Copies the first `len` octets of a file, or all.
+    fn anew(&mut self, from: &Path, relative: &str, len: Option<u64>) -> Result<(), Failure> {
+        let to = self.to.join(relative);
         if let Some(folder) = to.parent() {
             create_dirs(self.disk, folder)?;
         }
         let part = part_of(&to);
         self.remove_stale(&part)?;
-        let sum = copy_octets(from, &part, len, self.disk)?;
+        let (sum, len) = copy_octets(from, &part, len, self.disk)?;
         let back = sum_of(&part, self.disk)?;
         if back != sum {
             return Err(Failure::cannot(format!(
@@ -275,10 +311,8 @@ impl Run<'_> {
             )));
         }
         self.name(&part, &to)?;
-        self.now.insert(relative.to_owned(), sum.to_string());
-        self.done.files += 1;
+        self.keep(relative, sum.to_string(), len);
         self.done.copied += 1;
-        self.done.bytes += len;
         self.done.bytes_copied += len;
         Ok(())
     }
@@ -289,10 +323,13 @@ impl Run<'_> {
             create_dirs(self.disk, folder)?;
         }
         replace_file(self.disk, &to, octets)?;
-        self.now.insert(relative.to_owned(), Digest::of(octets).to_string());
-        self.done.files += 1;
-        self.done.bytes += octets.len() as u64;
+        self.keep(relative, Digest::of(octets).to_string(), octets.len() as u64);
         Ok(())
+    }
+
+    fn keep(&mut self, relative: &str, sum: String, len: u64) {
+        let before = self.now.insert(relative.to_owned(), Kept { sum, len });
+        self.done.bytes = self.done.bytes + len - before.map_or(0, |before| before.len);
     }
 
     fn remove_stale(&self, part: &Path) -> Result<(), Failure> {
@@ -316,12 +353,13 @@ impl Run<'_> {
             "opens_with": "the recovery passphrase, or the unlock key of the archiver (not in this backup)",
         });
         self.put(ABOUT, format!("{about:#}\n").as_bytes())?;
+        self.done.files = self.now.len() as u64;
         let kept: BTreeSet<&String> = self.now.keys().collect();
         let obsolete: Vec<PathBuf> =
             self.before.keys().filter(|path| !kept.contains(path)).map(|path| self.to.join(path)).collect();
         let obsolete: Vec<PathBuf> = obsolete.into_iter().filter(|path| self.disk.entry(path).is_ok()).collect();
         self.done.obsolete = obsolete.len() as u64;
-        let mut lines: Vec<String> = self.now.iter().map(|(path, sum)| format!("{sum}  {path}\n")).collect();
+        let mut lines: Vec<String> = self.now.iter().map(|(path, kept)| format!("{}  {path}\n", kept.sum)).collect();
         if !prune {
             // They stay listed, so that a later run can still remove them.
             let stays = |path: &&String| !self.now.contains_key(*path) && self.disk.entry(&self.to.join(path)).is_ok();
@@ -346,24 +384,28 @@ fn part_of(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Copies the first `len` octets and syncs them.
-fn copy_octets(from: &Path, to: &Path, len: u64, disk: &dyn Disk) -> Result<Digest, Failure> {
+/// Copies the first `len` octets, or all, and syncs them. Their digest and number.
+fn copy_octets(from: &Path, to: &Path, len: Option<u64>, disk: &dyn Disk) -> Result<(Digest, u64), Failure> {
     let (mut source, mut target) = (disk.open(from)?, disk.create(to)?);
-    let (mut hasher, mut left, mut block) = (Hasher::default(), len, vec![0; 256 * 1024]);
-    while left > 0 {
+    let (mut hasher, mut copied, mut block) = (Hasher::default(), 0, vec![0; 256 * 1024]);
+    while len.is_none_or(|len| copied < len) {
+        let left = len.map_or(u64::MAX, |len| len - copied);
         let room = usize::try_from(left).unwrap_or(usize::MAX).min(block.len());
         let room = block.get_mut(..room).unwrap_or_default();
         let count = source.read(room).map_err(|e| DiskError::new("read", from, e))?;
-        if count == 0 {
+        if count == 0 && len.is_some() {
             return Err(Failure::cannot(format!("{} became shorter while it was copied", from.display())));
+        }
+        if count == 0 {
+            break;
         }
         let octets = room.get(..count).unwrap_or_default();
         hasher.update(octets);
         target.write_all(octets).map_err(|e| DiskError::new("write", to, e))?;
-        left -= count as u64;
+        copied += count as u64;
     }
     target.sync()?;
-    Ok(hasher.finish())
+    Ok((hasher.finish(), copied))
 }
 
 /// What the disk has, past the page cache.

@@ -45,6 +45,14 @@ impl Scene {
         scene
     }
 
+    /// Another one with the same in it, without the time that a passphrase takes.
+    pub fn copy(&self) -> Self {
+        let scene = Self(tempfile::tempdir().expect("temporary folder"));
+        let copied = Command::new("cp").arg("-a").arg(self.0.path().join(".")).arg(scene.0.path()).status();
+        assert!(copied.expect("runs").success());
+        scene
+    }
+
     pub fn config(&self) -> ArchiverConfig {
         ArchiverConfig::load(&self.0.path().join("postkeep-archiver.toml")).expect("valid")
     }

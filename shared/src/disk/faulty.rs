@@ -89,6 +89,14 @@ struct State {
     omitted: Vec<Omission>,
     put_off: Vec<Done>,
     losses: Vec<Loss>,
+    interruption: Option<Interruption>,
+}
+
+/// What comes between two operations.
+struct Interruption {
+    /// Operations before it.
+    remaining: u32,
+    what: Box<dyn FnOnce() + Send>,
 }
 
 /// Passes everything on to another disk, except the one call that is to fail.
@@ -185,6 +193,33 @@ impl FaultyDisk {
         Ok(())
     }
 
+    /// Does `what` before the `n`-th next operation (from 1): what another program does in that moment. Listing, opening
+    /// and looking at files count, too; only blocks that are read and written do not.
+    pub fn interrupt(&self, n: u32, what: impl FnOnce() + Send + 'static) {
+        let interruption = Interruption { remaining: n.saturating_sub(1), what: Box::new(what) };
+        self.with(|state| state.interruption = Some(interruption));
+    }
+
+    /// Whether what [`Self::interrupt`] was given has been done.
+    #[must_use]
+    pub fn was_interrupted(&self) -> bool {
+        self.with(|state| state.interruption.is_none())
+    }
+
+    /// Counts an operation that is about to begin.
+    fn begins(&self) {
+        let due = self.with(|state| match &mut state.interruption {
+            Some(interruption) if interruption.remaining > 0 => {
+                interruption.remaining -= 1;
+                None
+            }
+            _ => state.interruption.take(),
+        });
+        if let Some(interruption) = due {
+            (interruption.what)();
+        }
+    }
+
     /// Puts a line into the order of what was done.
     pub fn note(&self, what: &str) {
         self.with(|state| state.done.push(Done { operation: Operation::Note, path: what.into() }));
@@ -248,6 +283,7 @@ impl FaultyDisk {
         name: &'static str,
         call: impl FnOnce() -> DiskResult<T>,
     ) -> DiskResult<T> {
+        self.begins();
         self.check(operation).map_err(|e| DiskError::new(name, path, e))?;
         let value = call()?;
         self.with(|state| state.done.push(Done { operation, path: path.to_owned() }));
@@ -265,10 +301,12 @@ impl Disk for FaultyDisk {
     }
 
     fn open(&self, path: &Path) -> DiskResult<Box<dyn DiskFile>> {
+        self.begins();
         self.inner.open(path).map(|file| self.file(file))
     }
 
     fn open_append(&self, path: &Path) -> DiskResult<Box<dyn DiskFile>> {
+        self.begins();
         self.inner.open_append(path).map(|file| self.file(file))
     }
 
@@ -281,6 +319,7 @@ impl Disk for FaultyDisk {
     }
 
     fn open_dir(&self, path: &Path) -> DiskResult<Box<dyn DiskDir>> {
+        self.begins();
         let inner = self.inner.open_dir(path)?;
         Ok(Box::new(FaultyDir { inner, path: path.to_owned(), disk: self.clone() }))
     }
@@ -298,10 +337,12 @@ impl Disk for FaultyDisk {
     }
 
     fn list(&self, path: &Path) -> DiskResult<Vec<DirEntry>> {
+        self.begins();
         self.inner.list(path)
     }
 
     fn entry(&self, path: &Path) -> DiskResult<DirEntry> {
+        self.begins();
         self.inner.entry(path)
     }
 
