@@ -9,7 +9,7 @@ use postkeep_shared::{
     disk::{Disk, create_dirs, is_hindrance},
     mail::{Digest, Uidl},
     receipt::{Event, NodeKey},
-    run::Failure,
+    run::{Failure, try_for_a_moment},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -26,9 +26,16 @@ struct Database {
     file: PathBuf,
 }
 
+/// Threads of sled 0.34 may hold the lock for a moment after the state was closed, here or in the process that lent it.
+/// Its error has no kind of its own.
+fn is_held(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
+}
+
 impl Database {
     fn open(dir: &Path) -> sled::Result<Self> {
-        let db = sled::Config::new().path(dir).cache_capacity(CACHE).open()?;
+        let config = sled::Config::new().path(dir).cache_capacity(CACHE);
+        let db = try_for_a_moment(is_held, || config.open())?;
         Ok(Self { db, file: dir.join("db") })
     }
 }

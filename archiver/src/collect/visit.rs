@@ -34,7 +34,7 @@ use crate::{
 use postkeep_shared::{
     crypt::Password,
     mail::{Digest, MailboxId, Uidl},
-    receipt::NodeKey,
+    receipt::{Event, NodeKey},
     run::{Failure, Shutdown, now_ms},
 };
 use std::collections::{BTreeSet, HashMap};
@@ -43,6 +43,9 @@ use std::collections::{BTreeSet, HashMap};
 const BATCH: usize = 256;
 /// Octets after which a batch takes no further message: two batches are in memory.
 const BATCH_OCTETS: u64 = 16 * 1024 * 1024;
+/// Ledger entries that wait for the reports they are about: in one batch of records, what stands in both is compressed
+/// to one. More are committed before any report is fetched: they are in memory.
+const ENTRIES_WAITING: usize = 4 * 1024;
 /// Messages that the store is asked about without letting go of it.
 const SORTED_AT_ONCE: usize = 1024;
 
@@ -105,6 +108,8 @@ pub(super) struct Visit<'a> {
     may_delete: bool,
     /// See [`moved`]; read when it is needed.
     moved: Option<HashMap<Uidl, Digest>>,
+    /// Ledger entries were added and are not committed yet.
+    entries_wait: bool,
     waiting: BTreeSet<String>,
     marked: BTreeSet<String>,
 }
@@ -154,6 +159,7 @@ impl<'a> Visit<'a> {
             here,
             may_delete: true,
             moved: None,
+            entries_wait: false,
             waiting: BTreeSet::new(),
             marked: BTreeSet::new(),
         })
@@ -164,10 +170,28 @@ impl<'a> Visit<'a> {
         let line = self.tools.state.password_line(&self.source.name, &self.at)?;
         let patience = Patience::of(&self.source.timeouts);
         let entered = Session::enter(self.host, connector, &self.source.mailbox, passwords, line, patience);
-        let (mut session, taken) = entered.await?;
+        let (session, taken) = entered.await?;
         if taken != line {
             self.tools.state.set_password_line(&self.source.name, &self.at, taken)?;
         }
+        let taken = self.collect(session).await;
+        // Whatever became of the reports.
+        let entries = self.keep_entries();
+        let result = match (taken, entries) {
+            // Nothing is removed unless this is answered with +OK.
+            (Ok(session), Ok(())) => session.quit().await.map_err(VisitError::from),
+            (Err(error), _) | (Ok(_), Err(error)) => Err(error),
+        };
+        if result.is_ok() {
+            self.report.deleted += self.marked.len() as u64;
+            self.waiting = self.waiting.difference(&self.marked).cloned().collect();
+        }
+        self.remember()?;
+        result
+    }
+
+    /// Ledgers, then reports; gives the session back for the end of it.
+    async fn collect(&mut self, mut session: Session) -> Result<Session, VisitError> {
         if session.capabilities().xledger {
             self.ledger(&mut session).await?;
         }
@@ -179,18 +203,7 @@ impl<'a> Visit<'a> {
             self.odd(format!("{problem}; nothing is deleted in this session"));
         }
         self.waiting = listing.messages.iter().map(Listed::name).collect();
-        let taken = self.take_all(session, &listing).await;
-        let result = match taken {
-            // Nothing is removed unless this is answered with +OK.
-            Ok(session) => session.quit().await.map_err(VisitError::from),
-            Err(error) => Err(error),
-        };
-        if result.is_ok() {
-            self.report.deleted += self.marked.len() as u64;
-            self.waiting = self.waiting.difference(&self.marked).cloned().collect();
-        }
-        self.remember()?;
-        result
+        self.take_all(session, &listing).await
     }
 
     fn remember(&mut self) -> Result<(), Failure> {
@@ -229,23 +242,35 @@ impl<'a> Visit<'a> {
             None => None,
         };
         let (store, at) = (self.tools.store, &self.at);
-        let mut kept = 0;
+        let (mut kept, mut moved) = (0, false);
         let before = ledger::Before { mailbox, node, last };
-        let shown = ledger::read::<VisitError>(session, ledger::Which::Own, before, |entries| {
+        let read = ledger::read::<VisitError>(session, ledger::Which::Own, before, |entries| {
             kept += entries.len();
+            moved |= entries.iter().any(|entry| entry.body.event == Event::MovedIn);
             Ok(store.with(|store| store.add_ledger(name, at, entries))?)
-        })
-        .await?;
-        if kept > 0 {
-            let commit = store.with(Archive::commit)?;
-            debug_assert!(commit.receipts.is_empty(), "reports are added and committed without letting go between");
-            self.report.bytes_stored += commit.bytes_stored();
+        });
+        let read = read.await;
+        self.entries_wait = kept > 0;
+        // What was moved is looked up in the store when its reports come.
+        if kept > ENTRIES_WAITING || moved {
+            self.keep_entries()?;
         }
+        let shown = read?;
         if shown.problems.is_empty() {
             self.pin(shown.node)?;
         }
         for problem in shown.problems {
             self.odd(format!("{problem}; nothing is deleted in this session"));
+        }
+        Ok(())
+    }
+
+    /// Commits ledger entries that no commit of reports took along.
+    fn keep_entries(&mut self) -> Result<(), VisitError> {
+        if std::mem::take(&mut self.entries_wait) {
+            let commit = self.tools.store.with(Archive::commit)?;
+            debug_assert!(commit.receipts.is_empty(), "reports are added and committed without letting go between");
+            self.report.bytes_stored += commit.bytes_stored();
         }
         Ok(())
     }

@@ -35,7 +35,10 @@ pub fn run(context: &Context, args: Args) -> Result<Exit, Failure> {
     if let Some(warning) = require_standing(&config.data_dir, args.i_accept_data_loss)? {
         tracing::warn!("ALARM: {warning}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    // Sessions make files and look into the kernel's tables without handing their thread over: that is quick, but may wait
+    // for the disk a moment, and the others shall go on.
+    let workers = 2 * std::thread::available_parallelism().map_or(2, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
     let runtime = runtime.map_err(|e| Failure::cannot(format!("cannot start threads: {e}")))?;
     runtime.block_on(async {
         let (trigger, shutdown) = ShutdownTrigger::new();

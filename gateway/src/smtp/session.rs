@@ -313,7 +313,8 @@ impl Session {
             Event::Begin => {
                 self.begun = Instant::now();
                 let name = self.reverse.get().await;
-                let begun = blocking(|| self.begin(machine, name));
+                // A file is made, nothing is waited for: handing the thread over would take as long.
+                let begun = self.begin(machine, name);
                 machine.begun(self.trouble("begin", begun));
             }
             Event::Content(block) if block.len() < BLOCK => {

@@ -1,8 +1,9 @@
-//! The committer: one thread that gives synced files their names and writes the ledgers.
+//! The committer gives synced files their names and writes the ledgers.
 //!
-//! Group commit: it takes whatever waits, at most 64 messages, and shares each directory's and each ledger's sync
-//! among them; an idle gateway adds no delay. Directories of several mailboxes are synced at the same time, then their
-//! ledgers. Order for a batch: rename, sync `new/`, append and sync the ledgers, index, answer. Any failed sync or append answers the whole batch with [`SpoolError::Failed`] and ends all writing.
+//! Group commit: it is given whatever waits (`line.rs`), at most 64 messages, and shares each directory's and each
+//! ledger's sync among them; an idle gateway adds no delay. Directories of several mailboxes are synced at the same time,
+//! then their ledgers. Order for a batch: rename, sync `new/`, append and sync the ledgers, index, answer. Any failed sync
+//! or append answers the whole batch with [`SpoolError::Failed`] and ends all writing.
 
 use super::{
     Receipt, SpoolError,
@@ -26,12 +27,12 @@ use postkeep_shared::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::{Arc, mpsc},
+    sync::Arc,
 };
 use tokio::sync::oneshot;
 
 /// Messages in one batch.
-const MAX_BATCH: usize = 64;
+pub(super) const MAX_BATCH: usize = 64;
 /// Mailboxes kept open; each takes two descriptors.
 const MAX_OPEN: usize = 128;
 
@@ -47,14 +48,14 @@ pub(super) enum Job {
 }
 
 impl Job {
-    fn weight(&self) -> usize {
+    pub(super) fn weight(&self) -> usize {
         match self {
             Self::Accept { messages, .. } => messages.len(),
             Self::Remove { .. } => 1,
         }
     }
 
-    fn refuse(self, error: SpoolError) {
+    pub(super) fn refuse(self, error: SpoolError) {
         // Whoever asked may be gone; nobody else needs the answer.
         match self {
             Self::Accept { answer, .. } => drop(answer.send(Err(error))),
@@ -83,22 +84,8 @@ pub(super) struct OpenMailbox {
 }
 
 impl Committer {
-    /// Works until every sender is gone.
-    pub(super) fn run(mut self, jobs: &mpsc::Receiver<Job>) {
-        while let Ok(first) = jobs.recv() {
-            let mut weight = first.weight();
-            let mut batch = vec![first];
-            while weight < MAX_BATCH
-                && let Ok(job) = jobs.try_recv()
-            {
-                weight += job.weight();
-                batch.push(job);
-            }
-            self.batch(batch);
-        }
-    }
-
-    fn batch(&mut self, jobs: Vec<Job>) {
+    /// Carries out what came together, and answers.
+    pub(super) fn batch(&mut self, jobs: Vec<Job>) {
         let mut named = Vec::with_capacity(jobs.len());
         for mut job in jobs {
             match self.failstop.check().and_then(|()| self.name(&mut job)) {

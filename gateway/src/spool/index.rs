@@ -11,6 +11,7 @@ use postkeep_shared::{
     disk::Disk,
     mail::{Digest, MailboxId, Uidl},
     receipt::{Entry, Event},
+    run::try_for_a_moment,
 };
 use std::{
     collections::HashMap,
@@ -59,10 +60,16 @@ pub(super) struct Changes {
     goes: Vec<(MailboxId, u64)>,
 }
 
+/// Threads of sled 0.34 may hold the lock for a moment after an index was closed. Its error has no kind of its own.
+fn is_held(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
+}
+
 impl Index {
     /// Opens the index; one that cannot be read is put aside for a new, empty one.
     pub(super) fn open(path: &Path, disk: &dyn Disk) -> Result<Self, SpoolError> {
-        let open = || sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(Some(1000)).open();
+        let config = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(Some(1000));
+        let open = || try_for_a_moment(is_held, || config.open());
         let error = |e: sled::Error| SpoolError::Index { path: path.to_owned(), detail: e.to_string() };
         let db = match open() {
             Ok(db) => db,
@@ -275,4 +282,27 @@ fn decode_head(octets: &[u8]) -> Option<Head> {
     let (hash, rest) = rest.split_first_chunk::<32>()?;
     let end = u64::from_be_bytes(rest.try_into().ok()?);
     Some(Head { seq: u64::from_be_bytes(*seq), hash: Digest(*hash), end })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use postkeep_shared::disk::LocalDisk;
+    use std::time::Duration;
+
+    #[test]
+    fn an_index_that_is_being_closed_is_waited_for() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("index");
+        let first = Index::open(&path, &LocalDisk).expect("opens");
+        let closing = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(first);
+        });
+        drop(Index::open(&path, &LocalDisk).expect("opens once the first is closed"));
+        closing.join().expect("ends");
+        let _held = Index::open(&path, &LocalDisk).expect("opens");
+        let error = Index::open(&path, &LocalDisk).err().expect("one at a time").to_string();
+        assert!(error.contains("could not acquire lock"), "{error}");
+    }
 }

@@ -93,7 +93,7 @@ impl Maildrop {
         if tokio::task::spawn_blocking(give_up).await.is_err() {
             tracing::warn!("the reserve could not be looked at");
         }
-        self.spool.ask(|answer| Job::Remove { entries, answer }).await
+        self.spool.ask(|answer| Some(Job::Remove { entries, answer })).await
     }
 
     /// All entries of this mailbox from number `from` on, up to the last one committed now; read in blocks. Blocking.

@@ -15,6 +15,7 @@ mod failstop;
 mod format;
 mod index;
 mod layout;
+mod line;
 mod maildrop;
 mod move_in;
 mod probe;
@@ -47,6 +48,7 @@ use crate::{
 use committer::{Answer, Committer, Job};
 use failstop::FailStop;
 use index::Index;
+use line::Line;
 use maildrop::{Exclusive, InUse};
 use postkeep_shared::{
     disk::{self, Disk, DiskLock},
@@ -106,21 +108,21 @@ enum State {
         index: Index,
         /// Waiting messages without file.
         missing: BTreeSet<(MailboxId, u64)>,
+        line: Arc<Line>,
     },
     /// Reading only, and why.
     ReadOnly(String),
 }
 
-/// The committer and the one that empties the trash; each ends when its sender is gone.
+/// The thread that empties the trash; it ends when its sender is gone.
 #[derive(Default)]
 struct Threads {
-    jobs: Option<mpsc::Sender<Job>>,
     trash: Option<mpsc::Sender<u64>>,
-    running: Vec<JoinHandle<()>>,
+    running: Option<JoinHandle<()>>,
 }
 
 impl Spool {
-    /// Takes the lock, reads the node key, recovers, starts the committer. Blocking; `hostname` is for `Received`.
+    /// Takes the lock, reads the node key, recovers. Blocking; `hostname` is for `Received`.
     ///
     /// # Errors
     /// [`SpoolError`]; [`SpoolError::Locked`] where another process serves this directory.
@@ -150,8 +152,8 @@ impl Spool {
                     open: BTreeMap::new(),
                     together: together::Together::default(),
                 };
-                let threads = Threads::start(committer, layout.clone(), Arc::clone(&disk))?;
-                (State::Working { index, missing }, found, threads)
+                let threads = Threads::start(layout.clone(), Arc::clone(&disk))?;
+                (State::Working { index, missing, line: Arc::new(Line::new(committer)) }, found, threads)
             }
             Verdict::Failing(error) => {
                 tracing::error!("ALARM: {error}; mail can be collected, but none is taken and none removed");
@@ -249,7 +251,7 @@ impl Spool {
         if entries.is_empty() {
             return Ok(());
         }
-        self.ask(|answer| Job::Remove { entries, answer }).await
+        self.ask(|answer| Some(Job::Remove { entries, answer })).await
     }
 
     /// Brings the messages of one transaction to stable storage; receipts in the same order. All or none.
@@ -269,10 +271,15 @@ impl Spool {
         self.may_write()?;
         // Each connection syncs its own file, so that the file system can join concurrent syncs.
         let seal_one = move |mut incoming: Incoming| incoming.write(&last).and_then(|()| incoming.seal());
-        let seal = move || messages.into_iter().map(seal_one).collect::<Result<Vec<_>, _>>();
-        let sealed = tokio::task::spawn_blocking(seal).await;
-        let messages = sealed.map_err(|_| self.inner.failstop.stop("sealing a message broke off"))??;
-        self.ask(|answer| Job::Accept { messages, answer }).await
+        self.ask(move |answer| match messages.into_iter().map(seal_one).collect() {
+            Ok(messages) => Some(Job::Accept { messages, answer }),
+            Err(error) => {
+                // Whoever asked may be gone.
+                let _ = answer.send(Err(error));
+                None
+            }
+        })
+        .await
     }
 
     /// Whether a message of `size` octets may be begun: twice its size, 64 MiB and a twentieth of the file system must
@@ -336,7 +343,7 @@ impl Spool {
         let inner = &self.inner;
         let exclusive = Exclusive::take(&inner.in_use, mailbox.id)?;
         let own = match &inner.state {
-            State::Working { index, missing } => {
+            State::Working { index, missing, .. } => {
                 let mut entries = index.waiting(mailbox.id)?;
                 entries.retain(|entry| !missing.contains(&(mailbox.id, entry.body.seq)));
                 self.without_gone(mailbox.id, entries)?
@@ -389,15 +396,29 @@ impl Spool {
         }
     }
 
-    async fn ask<T>(&self, job: impl FnOnce(Answer<T>) -> Job) -> Result<T, SpoolError> {
+    /// Makes a job in a thread that may block, and brings it to the committer from there. `None` has answered already.
+    async fn ask<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(Answer<T>) -> Option<Job> + Send + 'static,
+    ) -> Result<T, SpoolError> {
         self.may_write()?;
         let (answer, answered) = oneshot::channel();
-        let jobs = self.inner.threads().jobs.clone();
-        let jobs = jobs.ok_or_else(|| SpoolError::Failed("the gateway is stopping".into()))?;
-        let gone = || self.inner.failstop.stop("the committer has ended");
-        jobs.send(job(answer)).map_err(|_| gone())?;
-        drop(jobs);
-        answered.await.map_err(|_| gone())?
+        let line = Arc::clone(self.line()?);
+        let ask = move || {
+            if let Some(job) = job(answer) {
+                // When it is refused, it has answered.
+                let _ = line.bring(job);
+            }
+        };
+        drop(tokio::task::spawn_blocking(ask));
+        answered.await.map_err(|_| self.inner.failstop.stop("a commit broke off"))?
+    }
+
+    fn line(&self) -> Result<&Arc<Line>, SpoolError> {
+        match &self.inner.state {
+            State::Working { line, .. } => Ok(line),
+            State::ReadOnly(reason) => Err(SpoolError::ReadOnly(reason.clone())),
+        }
     }
 }
 
@@ -407,16 +428,14 @@ impl Inner {
     }
 
     fn shut_down(&self) {
-        let threads = std::mem::take(&mut *self.threads());
-        drop((threads.jobs, threads.trash));
-        for thread in threads.running {
-            if thread.join().is_err() {
-                tracing::error!("a storage thread broke off");
-            }
+        let State::Working { index, line, .. } = &self.state else { return };
+        line.close();
+        let Threads { trash, running } = std::mem::take(&mut *self.threads());
+        drop(trash);
+        if running.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("a storage thread broke off");
         }
-        if let State::Working { index, .. } = &self.state
-            && let Err(e) = index.flush()
-        {
+        if let Err(e) = index.flush() {
             // The next start replays the ledger.
             tracing::warn!("{e}");
         }
@@ -430,19 +449,13 @@ impl Drop for Inner {
 }
 
 impl Threads {
-    fn start(committer: Committer, layout: Layout, disk: Arc<dyn Disk>) -> Result<Self, SpoolError> {
-        let (jobs, waiting) = mpsc::channel();
+    fn start(layout: Layout, disk: Arc<dyn Disk>) -> Result<Self, SpoolError> {
         let (trash, wanted) = mpsc::channel();
         let root = layout.root().to_owned();
-        let start = |name: &str, work: Box<dyn FnOnce() + Send>| {
-            let thread = std::thread::Builder::new().name(name.into()).spawn(work);
-            thread.map_err(|e| disk::DiskError::new("start the storage threads of", &root, e))
-        };
-        let running = vec![
-            start("committer", Box::new(move || committer.run(&waiting)))?,
-            start("trash", Box::new(move || trash::run(&disk, &layout, &wanted)))?,
-        ];
-        Ok(Self { jobs: Some(jobs), trash: Some(trash), running })
+        let empty = move || trash::run(&disk, &layout, &wanted);
+        let running = std::thread::Builder::new().name("trash".into()).spawn(empty);
+        let running = running.map_err(|e| disk::DiskError::new("start the storage threads of", &root, e))?;
+        Ok(Self { trash: Some(trash), running: Some(running) })
     }
 }
 

@@ -242,12 +242,9 @@ impl Spool {
             return Ok(0);
         }
         let (answer, answered) = tokio::sync::oneshot::channel();
-        let gone = || self.inner.failstop.stop("the committer has ended");
-        let jobs = self.inner.threads().jobs.clone();
-        let jobs = jobs.ok_or_else(|| SpoolError::Failed("the gateway is stopping".into()))?;
-        jobs.send(Job::Accept { messages, answer }).map_err(|_| gone())?;
-        drop(jobs);
-        Ok(answered.blocking_recv().map_err(|_| gone())??.len() as u64)
+        self.line()?.bring(Job::Accept { messages, answer })?;
+        let moved = answered.blocking_recv().map_err(|_| self.inner.failstop.stop("a commit broke off"))??;
+        Ok(moved.len() as u64)
     }
 
     /// Writes into the old ledger that its messages are here now, and puts their files away there.

@@ -36,7 +36,7 @@ impl Together {
         drop(done);
         let last = work(last);
         let mut all: Vec<(usize, R)> = results.iter().collect();
-        // A panic in a helper is one here: whoever waits for the committer hears that storage has stopped.
+        // A panic in a helper is one here: whoever waits for the commit hears that storage has stopped.
         assert_eq!(all.len(), count, "a sync broke off");
         all.sort_unstable_by_key(|(place, _)| *place);
         all.into_iter().map(|(_, result)| result).chain([last]).collect()

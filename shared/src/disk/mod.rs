@@ -211,10 +211,12 @@ pub trait Disk: Send + Sync {
     fn read(&self, path: &Path, limit: u64) -> DiskResult<Vec<u8>> {
         let mut file = self.open(path)?;
         let error = |e| DiskError::new("read", path, e);
-        if file.len()? > limit {
+        let len = file.len()?;
+        if len > limit {
             return Err(error(io::ErrorKind::FileTooLarge.into()));
         }
-        let mut bytes = Vec::new();
+        // One more than there is: then one read finds the end.
+        let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or_default().saturating_add(1));
         file.read_to_end(&mut bytes).map_err(error)?;
         Ok(bytes)
     }
