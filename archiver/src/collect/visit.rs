@@ -170,11 +170,19 @@ impl<'a> Visit<'a> {
         let line = self.tools.state.password_line(&self.source.name, &self.at)?;
         let patience = Patience::of(&self.source.timeouts);
         let entered = Session::enter(self.host, connector, &self.source.mailbox, passwords, line, patience);
-        let (session, taken) = entered.await?;
+        let (mut session, taken) = entered.await?;
         if taken != line {
             self.tools.state.set_password_line(&self.source.name, &self.at, taken)?;
         }
-        let taken = self.collect(session).await;
+        let listing = match self.ledgers_and_listing(&mut session).await {
+            Ok(listing) => listing,
+            Err(error) => {
+                self.keep_entries()?;
+                return Err(error);
+            }
+        };
+        self.waiting = listing.messages.iter().map(Listed::name).collect();
+        let taken = self.take_all(session, &listing).await;
         // Whatever became of the reports.
         let entries = self.keep_entries();
         let result = match (taken, entries) {
@@ -190,20 +198,18 @@ impl<'a> Visit<'a> {
         result
     }
 
-    /// Ledgers, then reports; gives the session back for the end of it.
-    async fn collect(&mut self, mut session: Session) -> Result<Session, VisitError> {
+    async fn ledgers_and_listing(&mut self, session: &mut Session) -> Result<Listing, VisitError> {
         if session.capabilities().xledger {
-            self.ledger(&mut session).await?;
+            self.ledger(session).await?;
         }
         if session.capabilities().xorigin {
-            self.origins(&mut session).await?;
+            self.origins(session).await?;
         }
         let listing = session.listing().await?;
         for problem in &listing.problems {
             self.odd(format!("{problem}; nothing is deleted in this session"));
         }
-        self.waiting = listing.messages.iter().map(Listed::name).collect();
-        self.take_all(session, &listing).await
+        Ok(listing)
     }
 
     fn remember(&mut self) -> Result<(), Failure> {
