@@ -34,7 +34,7 @@ use crate::{
 use postkeep_shared::{
     crypt::Password,
     mail::{Digest, MailboxId, Uidl},
-    receipt::{Event, NodeKey},
+    receipt::{Entry, Event, NodeKey},
     run::{Failure, Shutdown, now_ms},
 };
 use std::collections::{BTreeSet, HashMap};
@@ -44,7 +44,7 @@ const BATCH: usize = 256;
 /// Octets after which a batch takes no further message: two batches are in memory.
 const BATCH_OCTETS: u64 = 16 * 1024 * 1024;
 /// Ledger entries that wait for the reports they are about: in one batch of records, what stands in both is compressed
-/// to one. More are committed before any report is fetched: they are in memory.
+/// to one. When there are more, all are committed before any report is fetched.
 const ENTRIES_WAITING: usize = 4 * 1024;
 /// Messages that the store is asked about without letting go of it.
 const SORTED_AT_ONCE: usize = 1024;
@@ -108,8 +108,8 @@ pub(super) struct Visit<'a> {
     may_delete: bool,
     /// See [`moved`]; read when it is needed.
     moved: Option<HashMap<Uidl, Digest>>,
-    /// Ledger entries were added and are not committed yet.
-    entries_wait: bool,
+    /// Ledger entries that are not in the store yet, in the order of their numbers.
+    entries: Vec<Entry>,
     waiting: BTreeSet<String>,
     marked: BTreeSet<String>,
 }
@@ -159,7 +159,7 @@ impl<'a> Visit<'a> {
             here,
             may_delete: true,
             moved: None,
-            entries_wait: false,
+            entries: Vec::new(),
             waiting: BTreeSet::new(),
             marked: BTreeSet::new(),
         })
@@ -248,20 +248,24 @@ impl<'a> Visit<'a> {
             None => None,
         };
         let (store, at) = (self.tools.store, &self.at);
-        let (mut kept, mut moved) = (0, false);
         let before = ledger::Before { mailbox, node, last };
-        let read = ledger::read::<VisitError>(session, ledger::Which::Own, before, |entries| {
-            kept += entries.len();
-            moved |= entries.iter().any(|entry| entry.body.event == Event::MovedIn);
-            Ok(store.with(|store| store.add_ledger(name, at, entries))?)
+        let (waiting, mut commit) = (&mut self.entries, false);
+        let shown = ledger::read::<VisitError>(session, ledger::Which::Own, before, |entries| {
+            commit |= entries.iter().any(|entry| entry.body.event == Event::MovedIn);
+            waiting.extend_from_slice(entries);
+            if waiting.len() > ENTRIES_WAITING {
+                store.with(|store| store.add_ledger(name, at, waiting))?;
+                waiting.clear();
+                commit = true;
+            }
+            Ok(())
         });
-        let read = read.await;
-        self.entries_wait = kept > 0;
+        let shown = shown.await;
         // What was moved is looked up in the store when its reports come.
-        if kept > ENTRIES_WAITING || moved {
+        if commit {
             self.keep_entries()?;
         }
-        let shown = read?;
+        let shown = shown?;
         if shown.problems.is_empty() {
             self.pin(shown.node)?;
         }
@@ -273,11 +277,13 @@ impl<'a> Visit<'a> {
 
     /// Commits ledger entries that no commit of reports took along.
     fn keep_entries(&mut self) -> Result<(), VisitError> {
-        if std::mem::take(&mut self.entries_wait) {
-            let commit = self.tools.store.with(Archive::commit)?;
-            debug_assert!(commit.receipts.is_empty(), "reports are added and committed without letting go between");
-            self.report.bytes_stored += commit.bytes_stored();
-        }
+        let (entries, name, at) = (std::mem::take(&mut self.entries), &self.source.name, &self.at);
+        let commit = self.tools.store.with(|store| {
+            store.add_ledger(name, at, &entries)?;
+            store.commit()
+        })?;
+        debug_assert!(commit.receipts.is_empty(), "reports are added and committed without letting go between");
+        self.report.bytes_stored += commit.bytes_stored();
         Ok(())
     }
 

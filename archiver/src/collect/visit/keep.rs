@@ -17,10 +17,10 @@ use crate::{
 };
 use postkeep_shared::{
     mail::{Digest, Uidl},
-    receipt::NodeKey,
+    receipt::{Entry, NodeKey},
     run::now_ms,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A message that was added to the open batch.
 struct Added<'l> {
@@ -49,6 +49,7 @@ impl Visit<'_> {
         got: &[Got<'_, 'l>],
     ) -> Result<Vec<(&'l Listed, StoreReceipt)>, VisitError> {
         let mut added: HashMap<String, Added<'l>> = HashMap::new();
+        self.add_entries(store, got)?;
         for one in got {
             if let Some((name, one)) = self.take(store, one)? {
                 added.insert(name, one);
@@ -75,6 +76,17 @@ impl Visit<'_> {
             }
         }
         Ok(deletions)
+    }
+
+    /// Adds the ledger entries up to the last one that is about one of these messages, without a gap: the next visit reads
+    /// on from the highest number in the store.
+    fn add_entries(&mut self, store: &mut Archive, got: &[Got<'_, '_>]) -> Result<(), VisitError> {
+        let names: HashSet<Uidl> = got.iter().filter_map(|one| one.item.listed.name().parse().ok()).collect();
+        if let Some(last) = self.entries.iter().rposition(|entry| names.contains(&entry.body.uidl)) {
+            let entries: Vec<Entry> = self.entries.drain(..=last).collect();
+            store.add_ledger(&self.source.name, &self.at, &entries)?;
+        }
+        Ok(())
     }
 
     /// Judges a fetched message and adds it to the store. `None` when it is not for the store, or there already.
