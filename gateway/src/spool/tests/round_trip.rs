@@ -72,6 +72,41 @@ async fn a_reopened_spool_lists_the_same_and_removed_messages_are_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_comes_while_it_closes_is_kept_or_refused() {
+    let (mut kept_in_all, mut refused_in_all) = (0, 0);
+    for round in 0..12 {
+        let setup = Setup::new();
+        let (mailbox, _) = setup.mailbox();
+        let (spool, _) = setup.open();
+        let mut tasks = tokio::task::JoinSet::new();
+        for i in 0..24 {
+            let (spool, mailbox) = (spool.clone(), mailbox.clone());
+            tasks.spawn(async move {
+                tokio::time::sleep(std::time::Duration::from_millis(i / 2)).await;
+                spool.commit(vec![sealed(&spool, &mailbox, b"message\r\n")]).await
+            });
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(round)).await;
+        tokio::task::spawn_blocking(move || spool.close()).await.expect("closes");
+        let mut kept = 0;
+        while let Some(ended) = tasks.join_next().await {
+            match ended.expect("no panic") {
+                Ok(_) => kept += 1,
+                Err(SpoolError::Failed(reason)) => assert_eq!(reason, "the gateway is stopping"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let (spool, found) = setup.open();
+        assert_eq!((found.waiting, found.adopted, found.problems.len()), (kept, 0, 0));
+        assert_eq!(setup.names(&mailbox, Folder::Tmp).len(), 0, "what was refused is gone");
+        assert!(spool.failed().borrow().is_none());
+        (kept_in_all, refused_in_all) = (kept_in_all + kept, refused_in_all + 24 - kept);
+    }
+    println!("closed while messages came: {kept_in_all} kept, {refused_in_all} refused");
+    assert!(refused_in_all > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn concurrent_messages_each_get_their_own_number() {
     let setup = Setup::new();
     let (mailbox, _) = setup.mailbox();
