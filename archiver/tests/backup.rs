@@ -205,16 +205,29 @@ fn a_copy_made_while_reports_move_is_whole() {
     });
 }
 
+/// Keys of a new epoch.
+fn rotate(scene: &Scene) {
+    let (config, passphrase) = (scene.config(), Password::received(PASSPHRASE));
+    let key = UnlockKey::load(&config.unlock_key_file(), &LocalDisk).expect("loads");
+    let wanted = Rekey { passphrase: PassphraseChange::Present(&passphrase), epoch: true, ..Rekey::default() };
+    let store = config.stores_dir().join("main");
+    rekey(&[store], &config.unlock_key_file(), &Unlock::Key(&key), &wanted, &LocalDisk).expect("rotates");
+}
+
 #[test]
 fn a_copy_made_while_keys_change_is_whole() {
     // Packs and records that are open go on with the keys they have: none are, and the first ones get the new keys.
     interrupted_everywhere("new epoch", 0, |scene| {
-        let (config, passphrase) = (scene.config(), Password::received(PASSPHRASE));
-        let key = UnlockKey::load(&config.unlock_key_file(), &LocalDisk).expect("loads");
-        let wanted = Rekey { passphrase: PassphraseChange::Present(&passphrase), epoch: true, ..Rekey::default() };
-        let store = config.stores_dir().join("main");
-        rekey(&[store], &config.unlock_key_file(), &Unlock::Key(&key), &wanted, &LocalDisk).expect("rotates");
+        rotate(scene);
         later(scene);
+    });
+}
+
+#[test]
+fn a_copy_made_while_packs_are_rewritten_is_whole() {
+    interrupted_everywhere("compaction", LATER, |scene| {
+        rotate(scene);
+        assert_eq!(scene.code(&["store", "compact", "--least", "0", "--old-epochs"]), Some(0));
     });
 }
 

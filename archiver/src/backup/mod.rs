@@ -176,13 +176,8 @@ impl Run<'_> {
             }
         }
         for store in &copied {
-            let (name, packs) = (&store.name, store.dir.join("packs"));
-            // Without records it is in its first commit, perhaps: packs as they were before. Later ones may hold copies of
-            // records, and those without a record file are no empty store.
-            let later = if store.has_records { Some(self.packs(&store.dir)?) } else { None };
-            for (folder, entry) in later.as_ref().unwrap_or(&store.packs_before) {
-                self.file(&packs.join(folder), &format!("stores/{name}/packs/{folder}"), entry, progress)?;
-            }
+            // What was compacted away while it was copied lies in packs that are in the next list.
+            while !self.packs_of(store, progress)? {}
         }
         // Again, and last: a new epoch of keys is in store.toml before anything is sealed with it.
         for store in &copied {
@@ -219,6 +214,20 @@ impl Run<'_> {
         Ok(new)
     }
 
+    /// Copies the packs of a store; says whether all of them stayed until they were copied.
+    fn packs_of(&mut self, store: &Copied, progress: &mut dyn FnMut(u64, u64)) -> Result<bool, Failure> {
+        let (name, packs) = (&store.name, store.dir.join("packs"));
+        // Without records it is in its first commit, perhaps: packs as they were before. Later ones may hold copies of
+        // records, and those without a record file are no empty store.
+        let later = if store.has_records { Some(self.packs(&store.dir)?) } else { None };
+        let mut all_stayed = true;
+        for (folder, entry) in later.as_ref().unwrap_or(&store.packs_before) {
+            all_stayed &= self.file(&packs.join(folder), &format!("stores/{name}/packs/{folder}"), entry, progress)?;
+        }
+        // A list of before is not made anew.
+        Ok(all_stayed || later.is_none())
+    }
+
     fn store_file(&mut self, store: &Copied) -> Result<(), Failure> {
         self.whole(&store.dir.join("store.toml"), &format!("stores/{}/store.toml", store.name))
     }
@@ -244,28 +253,32 @@ impl Run<'_> {
         Ok(packs)
     }
 
+    /// Copies a file that only grows; says whether it stayed.
     fn file(
         &mut self,
         from: &Path,
         to: &str,
         entry: &DirEntry,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<(), Failure> {
-        match self.copy(&from.join(&entry.name), &format!("{to}/{}", entry.name), entry.len) {
-            // Compacted away meanwhile: what it held lies in packs that are listed after it, or is copied next time.
-            Err(error) if self.disk.entry(&from.join(&entry.name)).is_err() => {
+    ) -> Result<bool, Failure> {
+        let stayed = match self.copy(&from.join(&entry.name), &format!("{to}/{}", entry.name), entry.len) {
+            Err(error) if self.disk.entry(&from.join(&entry.name)).is_err_and(|gone| gone.is_missing()) => {
                 tracing::warn!("{} went away while it was copied: {error}", from.join(&entry.name).display());
                 let gone = self.now.remove(&format!("{to}/{}", entry.name));
                 self.done.bytes -= gone.map_or(0, |gone| gone.len);
+                false
             }
-            other => other?,
-        }
+            other => other.map(|()| true)?,
+        };
         progress(self.done.bytes, self.total.max(self.done.bytes));
-        Ok(())
+        Ok(stayed)
     }
 
     /// Copies the first `len` octets of a file that only grows, unless the copy has just as many.
     fn copy(&mut self, from: &Path, relative: &str, len: u64) -> Result<(), Failure> {
+        if self.now.get(relative).is_some_and(|kept| kept.len == len) {
+            return Ok(());
+        }
         let to = self.to.join(relative);
         let there = self.disk.entry(&to).is_ok_and(|entry| entry.is_file && entry.len == len);
         if let (true, Some(sum)) = (there, self.before.get(relative)) {
@@ -290,7 +303,11 @@ impl Run<'_> {
             Err(error) if error.is_missing() => Ok(()),
             Err(error) => Err(error.into()),
             // Its length is that of the file that is opened, which may be another one by then.
-            Ok(_) => self.anew(from, relative, None),
+            Ok(_) => {
+                self.anew(from, relative, None)?;
+                self.total += self.now.get(relative).map_or(0, |kept| kept.len);
+                Ok(())
+            }
         }
     }
 

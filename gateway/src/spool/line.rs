@@ -35,21 +35,17 @@ impl Line {
         Self { waiting: Mutex::default(), idle: Condvar::new(), committer: Mutex::new(Some(committer)), failstop }
     }
 
-    /// Brings work; its answer comes from whoever is at work. Blocking: that may be the caller, for as long as others
-    /// bring more.
-    ///
-    /// # Errors
-    /// [`SpoolError::Failed`] once the line is closed.
-    pub(super) fn bring(&self, job: Job) -> Result<(), SpoolError> {
+    /// Brings work; its answer comes from whoever is at work, or at once from here when the line is closed. Blocking: that
+    /// may be the caller, for as long as others bring more.
+    pub(super) fn bring(&self, job: Job) {
         let mut waiting = self.waiting();
         if waiting.closed {
             drop(waiting);
-            job.refuse(stopping());
-            return Err(stopping());
+            return job.refuse(stopping());
         }
         waiting.jobs.push_back(job);
         if waiting.busy {
-            return Ok(());
+            return;
         }
         waiting.busy = true;
         drop(waiting);
@@ -63,7 +59,6 @@ impl Line {
         }
         drop(committer);
         at_work.is_done = true;
-        Ok(())
     }
 
     /// What waits, as much as goes into one batch; when nothing does the caller is not at work any more.

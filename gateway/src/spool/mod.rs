@@ -406,8 +406,7 @@ impl Spool {
         let line = Arc::clone(self.line()?);
         let ask = move || {
             if let Some(job) = job(answer) {
-                // When it is refused, it has answered.
-                let _ = line.bring(job);
+                line.bring(job);
             }
         };
         drop(tokio::task::spawn_blocking(ask));
