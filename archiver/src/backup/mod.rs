@@ -214,18 +214,24 @@ impl Run<'_> {
         Ok(new)
     }
 
-    /// Copies the packs of a store; says whether all of them stayed until they were copied.
+    /// Copies the packs of a store; says whether the copy has all that are there then, and none went away meanwhile.
     fn packs_of(&mut self, store: &Copied, progress: &mut dyn FnMut(u64, u64)) -> Result<bool, Failure> {
-        let (name, packs) = (&store.name, store.dir.join("packs"));
+        let packs = store.dir.join("packs");
+        let to = |folder: &str| format!("stores/{}/packs/{folder}", store.name);
         // Without records it is in its first commit, perhaps: packs as they were before. Later ones may hold copies of
         // records, and those without a record file are no empty store.
         let later = if store.has_records { Some(self.packs(&store.dir)?) } else { None };
         let mut all_stayed = true;
         for (folder, entry) in later.as_ref().unwrap_or(&store.packs_before) {
-            all_stayed &= self.file(&packs.join(folder), &format!("stores/{name}/packs/{folder}"), entry, progress)?;
+            all_stayed &= self.file(&packs.join(folder), &to(folder), entry, progress)?;
         }
-        // A list of before is not made anew.
-        Ok(all_stayed || later.is_none())
+        if later.is_none() {
+            return Ok(true);
+        }
+        // One folder is listed after the other: a pack may have gone from a later one to one that was passed.
+        let there = self.packs(&store.dir)?;
+        let is_copied = |folder: &str, name: &str| self.now.contains_key(&format!("{}/{name}", to(folder)));
+        Ok(all_stayed && there.iter().all(|(folder, entry)| is_copied(folder, &entry.name)))
     }
 
     fn store_file(&mut self, store: &Copied) -> Result<(), Failure> {
