@@ -1,9 +1,9 @@
 //! The committer gives synced files their names and writes the ledgers.
 //!
-//! Group commit: it is given whatever waits (`line.rs`), at most 64 messages, and shares each directory's and each
-//! ledger's sync among them; an idle gateway adds no delay. Directories of several mailboxes are synced at the same time,
-//! then their ledgers. Order for a batch: rename, sync `new/`, append and sync the ledgers, index, answer. Any failed sync
-//! or append answers the whole batch with [`SpoolError::Failed`] and ends all writing.
+//! Group commit: it is given whatever waits for a mailbox (`lines.rs`), at most 64 messages, and shares the directory's and
+//! the ledger's sync among them; an idle gateway adds no delay. Of a transaction to several mailboxes the directories are
+//! synced at the same time, then the ledgers. Order for a batch: rename, sync `new/`, append and sync the ledgers, index,
+//! answer. Any failed sync or append answers the whole batch with [`SpoolError::Failed`] and ends all writing.
 
 use super::{
     Receipt, SpoolError,
@@ -33,9 +33,6 @@ use tokio::sync::oneshot;
 
 /// Messages in one batch.
 pub(super) const MAX_BATCH: usize = 64;
-/// Mailboxes kept open; each takes two descriptors.
-const MAX_OPEN: usize = 128;
-
 /// What the committer answers.
 pub(super) type Answer<T> = oneshot::Sender<Result<T, SpoolError>>;
 
@@ -55,6 +52,14 @@ impl Job {
         }
     }
 
+    /// Those whose ledgers it writes to.
+    pub(super) fn mailboxes(&self) -> BTreeSet<MailboxId> {
+        match self {
+            Self::Accept { messages, .. } => messages.iter().map(|message| message.facts.mailbox).collect(),
+            Self::Remove { entries, .. } => entries.iter().map(|entry| entry.body.mailbox).collect(),
+        }
+    }
+
     pub(super) fn refuse(self, error: SpoolError) {
         // Whoever asked may be gone; nobody else needs the answer.
         match self {
@@ -64,13 +69,18 @@ impl Job {
     }
 }
 
-/// The committer's state.
+/// What every commit needs.
 pub(super) struct Committer {
     pub(super) layout: Layout,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) node: Arc<Node>,
     pub(super) index: Index,
     pub(super) failstop: FailStop,
+}
+
+/// What whoever commits has before him; nobody else may have the same mailbox open.
+#[derive(Default)]
+pub(super) struct Desk {
     /// Mailboxes in use, opened when first needed.
     pub(super) open: BTreeMap<MailboxId, OpenMailbox>,
     pub(super) together: Together,
@@ -85,15 +95,15 @@ pub(super) struct OpenMailbox {
 
 impl Committer {
     /// Carries out what came together, and answers.
-    pub(super) fn batch(&mut self, jobs: Vec<Job>) {
+    pub(super) fn batch(&self, jobs: Vec<Job>, desk: &mut Desk) {
         let mut named = Vec::with_capacity(jobs.len());
         for mut job in jobs {
-            match self.failstop.check().and_then(|()| self.name(&mut job)) {
+            match self.failstop.check().and_then(|()| self.name(&mut job, desk)) {
                 Ok(()) => named.push(job),
                 Err(error) => job.refuse(error),
             }
         }
-        match self.failstop.check().and_then(|()| self.make_durable(&named)) {
+        match self.failstop.check().and_then(|()| self.make_durable(&named, desk)) {
             Ok(entries) => self.finish(named, entries),
             Err(error) => {
                 let (full, reason) = (error.is_full(), self.failstop.reason().unwrap_or_default());
@@ -101,20 +111,14 @@ impl Committer {
                 named.into_iter().for_each(|job| job.refuse(again(reason.clone())));
             }
         }
-        if self.open.len() > MAX_OPEN {
-            self.open.clear();
-        }
     }
 
     /// Opens the mailboxes concerned and gives the files their final names; for a transaction all or none.
-    fn name(&mut self, job: &mut Job) -> Result<(), SpoolError> {
-        let messages = match job {
-            Job::Accept { messages, .. } => messages,
-            Job::Remove { entries, .. } => return entries.iter().try_for_each(|e| self.open(e.body.mailbox)),
-        };
-        for message in messages.iter() {
-            self.open(message.facts.mailbox)?;
+    fn name(&self, job: &mut Job, desk: &mut Desk) -> Result<(), SpoolError> {
+        for mailbox in job.mailboxes() {
+            self.open(mailbox, desk)?;
         }
+        let Job::Accept { messages, .. } = job else { return Ok(()) };
         let mut done: Vec<(PathBuf, PathBuf)> = Vec::new();
         for message in messages.iter() {
             let from = message.temporary.path().to_owned();
@@ -138,8 +142,8 @@ impl Committer {
         self.failstop.writing(error)
     }
 
-    fn open(&mut self, mailbox: MailboxId) -> Result<(), SpoolError> {
-        if self.open.contains_key(&mailbox) {
+    fn open(&self, mailbox: MailboxId, desk: &mut Desk) -> Result<(), SpoolError> {
+        if desk.open.contains_key(&mailbox) {
             return Ok(());
         }
         let disk = self.disk.as_ref();
@@ -158,16 +162,16 @@ impl Committer {
         };
         let ledger = Ledger::open(disk, &path, head, Arc::clone(&self.node)).map_err(|e| self.stop(e))?;
         let new = disk.open_dir(&self.layout.folder(mailbox, Folder::New)).map_err(|e| self.failstop.preparing(e))?;
-        self.open.insert(mailbox, OpenMailbox { ledger, new: Arc::from(new) });
+        desk.open.insert(mailbox, OpenMailbox { ledger, new: Arc::from(new) });
         Ok(())
     }
 
     /// Everything that must be on stable storage before anybody is told. Every error ends all writing.
-    fn make_durable(&mut self, jobs: &[Job]) -> Result<Vec<Vec<Entry>>, SpoolError> {
+    fn make_durable(&self, jobs: &[Job], desk: &mut Desk) -> Result<Vec<Vec<Entry>>, SpoolError> {
         let arrivals = arrivals(jobs);
-        let folders = arrivals.iter().filter_map(|mailbox| self.open.get(mailbox));
+        let folders = arrivals.iter().filter_map(|mailbox| desk.open.get(mailbox));
         let folders = folders.map(|open| Arc::clone(&open.new)).collect();
-        for synced in self.together.run(folders, |new: Arc<dyn DiskDir>| new.sync()) {
+        for synced in desk.together.run(folders, |new: Arc<dyn DiskDir>| new.sync()) {
             synced.map_err(|e| self.failstop.syncing(e))?;
         }
         let time_ms = now_ms();
@@ -177,26 +181,26 @@ impl Committer {
             let mut of_job = Vec::new();
             for body in self.bodies(job, time_ms)? {
                 let mailbox = body.mailbox;
-                let open = self.open.get_mut(&mailbox).ok_or_else(|| self.failstop.stop("a mailbox was not opened"))?;
+                let open = desk.open.get_mut(&mailbox).ok_or_else(|| self.failstop.stop("a mailbox was not opened"))?;
                 of_job.push(open.ledger.stage(body));
                 touched.insert(mailbox);
             }
             entries.push(of_job);
         }
         let mut changes = Changes::default();
-        let ledgers = touched.iter().filter_map(|mailbox| self.open.remove_entry(mailbox)).collect();
+        let ledgers = touched.iter().filter_map(|mailbox| desk.open.remove_entry(mailbox)).collect();
         let commit = |(mailbox, mut open): (MailboxId, OpenMailbox)| {
             let committed = open.ledger.commit();
             (mailbox, open, committed)
         };
         let mut failed = None;
-        for (mailbox, open, committed) in self.together.run(ledgers, commit) {
+        for (mailbox, open, committed) in desk.together.run(ledgers, commit) {
             match committed {
                 Ok(()) => changes.head(mailbox, open.ledger.head()),
                 Err(LedgerError::Disk(e)) => failed = Some(self.failstop.syncing(e)),
                 Err(e) => failed = Some(self.failstop.stop(e)),
             }
-            self.open.insert(mailbox, open);
+            desk.open.insert(mailbox, open);
         }
         if let Some(error) = failed {
             return Err(error);
@@ -253,10 +257,7 @@ fn removal(entry: &Entry, time_ms: u64) -> EntryBody {
     EntryBody { event: Event::Removed, seq: 0, time_ms, refers_to, prev: Digest::default(), ..entry.body.clone() }
 }
 
+/// Mailboxes in which something got its name.
 fn arrivals(jobs: &[Job]) -> BTreeSet<MailboxId> {
-    let messages = jobs.iter().filter_map(|job| match job {
-        Job::Accept { messages, .. } => Some(messages),
-        Job::Remove { .. } => None,
-    });
-    messages.flatten().map(|message| message.facts.mailbox).collect()
+    jobs.iter().filter(|job| matches!(job, Job::Accept { .. })).flat_map(Job::mailboxes).collect()
 }

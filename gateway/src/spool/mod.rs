@@ -15,7 +15,7 @@ mod failstop;
 mod format;
 mod index;
 mod layout;
-mod line;
+mod lines;
 mod maildrop;
 mod move_in;
 mod probe;
@@ -48,7 +48,7 @@ use crate::{
 use committer::{Answer, Committer, Job};
 use failstop::FailStop;
 use index::Index;
-use line::Line;
+use lines::Lines;
 use maildrop::{Exclusive, InUse};
 use postkeep_shared::{
     disk::{self, Disk, DiskLock},
@@ -58,7 +58,7 @@ use postkeep_shared::{
 use probe::Verdict;
 use recover::Recover;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeSet, HashSet},
     path::Path,
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::JoinHandle,
@@ -108,7 +108,7 @@ enum State {
         index: Index,
         /// Waiting messages without file.
         missing: BTreeSet<(MailboxId, u64)>,
-        line: Arc<Line>,
+        lines: Arc<Lines>,
     },
     /// Reading only, and why.
     ReadOnly(String),
@@ -149,11 +149,9 @@ impl Spool {
                     node: Arc::clone(mailboxes.node()),
                     index: index.clone(),
                     failstop: failstop.clone(),
-                    open: BTreeMap::new(),
-                    together: together::Together::default(),
                 };
                 let threads = Threads::start(layout.clone(), Arc::clone(&disk))?;
-                (State::Working { index, missing, line: Arc::new(Line::new(committer)) }, found, threads)
+                (State::Working { index, missing, lines: Arc::new(Lines::new(committer)) }, found, threads)
             }
             Verdict::Failing(error) => {
                 tracing::error!("ALARM: {error}; mail can be collected, but none is taken and none removed");
@@ -403,19 +401,19 @@ impl Spool {
     ) -> Result<T, SpoolError> {
         self.may_write()?;
         let (answer, answered) = oneshot::channel();
-        let line = Arc::clone(self.line()?);
+        let lines = Arc::clone(self.lines()?);
         let ask = move || {
             if let Some(job) = job(answer) {
-                line.bring(job);
+                lines.bring(job);
             }
         };
         drop(tokio::task::spawn_blocking(ask));
         answered.await.map_err(|_| self.inner.failstop.stop("a commit broke off"))?
     }
 
-    fn line(&self) -> Result<&Arc<Line>, SpoolError> {
+    fn lines(&self) -> Result<&Arc<Lines>, SpoolError> {
         match &self.inner.state {
-            State::Working { line, .. } => Ok(line),
+            State::Working { lines, .. } => Ok(lines),
             State::ReadOnly(reason) => Err(SpoolError::ReadOnly(reason.clone())),
         }
     }
@@ -427,8 +425,8 @@ impl Inner {
     }
 
     fn shut_down(&self) {
-        let State::Working { index, line, .. } = &self.state else { return };
-        line.close();
+        let State::Working { index, lines, .. } = &self.state else { return };
+        lines.close();
         let Threads { trash, running } = std::mem::take(&mut *self.threads());
         drop(trash);
         if running.is_some_and(|thread| thread.join().is_err()) {

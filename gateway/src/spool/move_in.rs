@@ -242,7 +242,7 @@ impl Spool {
             return Ok(0);
         }
         let (answer, answered) = tokio::sync::oneshot::channel();
-        self.line()?.bring(Job::Accept { messages, answer });
+        self.lines()?.bring(Job::Accept { messages, answer });
         let moved = answered.blocking_recv().map_err(|_| self.inner.failstop.stop("a commit broke off"))??;
         Ok(moved.len() as u64)
     }

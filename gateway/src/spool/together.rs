@@ -23,6 +23,9 @@ impl Together {
     {
         let Some(last) = items.pop() else { return Vec::new() };
         let count = items.len();
+        if count == 0 {
+            return vec![work(last)];
+        }
         self.start(count);
         let (done, results) = mpsc::channel();
         for (place, item) in items.into_iter().enumerate() {

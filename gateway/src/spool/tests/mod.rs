@@ -2,6 +2,7 @@
 
 mod damage;
 mod failing;
+mod lines;
 mod order;
 mod read_only;
 mod recovery;
