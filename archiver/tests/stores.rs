@@ -17,7 +17,12 @@ use postkeep_shared::disk::{
 };
 use scene::*;
 use serde_json::Value;
-use std::{collections::BTreeMap, fs, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use support::{PASSPHRASE, disk};
 
 #[test]
@@ -222,6 +227,68 @@ fn stores_come_and_go_whole() {
     assert_eq!(other.code(&["store", "list"]), Some(1));
     let folder = Folder::of(&other.config(), disk());
     assert_eq!(folder.list().expect("lists").len(), 2);
+}
+
+/// A `store.toml` from before the last rotation, brought back by mistake.
+#[test]
+fn an_old_store_toml_lets_nobody_write_and_hides_nothing() {
+    let mails = mails(8);
+    let scene = Scene::new(1_000_000);
+    let main = scene.config().stores_dir().join("main");
+    let passphrase = format!("{}\n", String::from_utf8_lossy(PASSPHRASE));
+    fill(&mut scene.open(), &mails[..4], 0);
+    let old = fs::read(main.join("store.toml")).expect("reads");
+    let rotate = || scene.run(&["store", "rotate"], &passphrase);
+    assert_eq!(rotate().status.code(), Some(0));
+    let rotated = fs::read(main.join("store.toml")).expect("reads");
+    // Nothing is sealed with the new keys yet: the old ones go on.
+    fs::write(main.join("store.toml"), &old).expect("writes");
+    drop(scene.open());
+    fs::write(main.join("store.toml"), &rotated).expect("writes");
+    fill(&mut scene.open(), &mails[4..], 4);
+    let (whole, files) = (seen(&scene.read()), contents(&main));
+
+    fs::write(main.join("store.toml"), &old).expect("writes");
+    let opened = Archive::open(&scene.config(), &disk()).err().expect("nobody may write").to_string();
+    assert!(opened.contains("keys of epoch 1"), "{opened}");
+    let again = rotate();
+    assert_eq!(again.status.code(), Some(4), "epoch 1 must not be given to other keys: {again:?}");
+    // What only lacks its keys is not damaged, and not to be mended.
+    for command in ["repair", "rebuild-records", "rebuild-catalog"] {
+        assert_eq!(scene.code(&["store", command]), Some(4), "{command}");
+    }
+    for command in
+        [&["list", "--owner", "ann"][..], &["store", "stats"], &["store", "list"], &["status"], &["store", "verify"]]
+    {
+        let said = scene.run(command, "");
+        let text = String::from_utf8_lossy(&[said.stdout.as_slice(), &said.stderr].concat()).into_owned();
+        assert_eq!(said.status.code(), Some(1), "{command:?}: {text}");
+        assert!(text.contains("keys of epoch 1"), "{command:?}: {text}");
+    }
+    assert!(scene.read().unseen().count() > 0);
+    assert!(contents(&main) == files, "packs and records are what they were");
+
+    fs::write(main.join("store.toml"), &rotated).expect("writes");
+    assert_same(&seen(&scene.read()), &whole);
+    assert_eq!(scene.code(&["store", "verify"]), Some(0));
+    assert_eq!(scene.read().unseen().count(), 0);
+}
+
+/// Packs and records of a store.
+fn contents(store: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut folders = vec![store.join("packs"), store.join("records")];
+    let mut found = BTreeMap::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("is there") {
+            let path = entry.expect("reads").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.insert(path.clone(), fs::read(&path).expect("reads"));
+            }
+        }
+    }
+    found
 }
 
 /// Every operation of the disk, or every third.

@@ -204,6 +204,12 @@ impl Archive {
         })
     }
 
+    /// Records that could not be read while opening: what they say is in no list.
+    pub fn unseen(&self) -> impl Iterator<Item = String> {
+        let named = |member: &Member, place: &String| format!("store {}: {place}", member.name);
+        self.members.iter().flat_map(move |member| member.store.unseen().iter().map(move |place| named(member, place)))
+    }
+
     /// Places of the stores: the current one, then the others, the last named first.
     fn order(&self) -> Vec<usize> {
         let others = (0..self.members.len()).rev().filter(|at| Some(*at) != self.current);

@@ -3,7 +3,7 @@
 use super::{
     ExportArgs, ExportFormat,
     progress::Bar,
-    store::{open_reader, say, stdout_failed},
+    store::{ended, open_reader, say, stdout_failed},
 };
 use crate::{
     config::ArchiverConfig,
@@ -18,7 +18,7 @@ use postkeep_shared::{
 use serde_json::json;
 use std::path::Path;
 
-/// Exports messages. Exit 1 when a message could not be read; the others are written all the same.
+/// Exports messages. Exit 1 when a message or a record could not be read; the others are written all the same.
 ///
 /// # Errors
 /// A sentence and an exit code.
@@ -68,5 +68,5 @@ pub fn run(config: Option<&Path>, args: &ExportArgs) -> Result<Exit, Failure> {
         say(&format_args!("{} messages, {} octets; sums in {}", done.messages, done.bytes, manifest.display()))
     };
     said.map_err(stdout_failed)?;
-    Ok(if done.problems.is_empty() { Exit::Done } else { Exit::Attention })
+    Ok(if done.problems.is_empty() { ended(&archive) } else { Exit::Attention })
 }

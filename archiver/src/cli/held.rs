@@ -3,7 +3,7 @@
 
 use super::{
     load_and_lock,
-    store::{open_reader, printable, stdout_failed},
+    store::{ended, open_reader, printable, stdout_failed},
 };
 use crate::{
     archive::Archive,
@@ -34,14 +34,15 @@ pub(super) fn list(
     wanted: &dyn Fn(Outcome) -> bool,
 ) -> Result<Exit, Failure> {
     let mut out = io::stdout().lock();
-    open_reader(config)?.held(wanted, &mut |held| {
+    let store = open_reader(config)?;
+    store.held(wanted, &mut |held| {
         if source.is_some_and(|source| source != held.source) {
             return Ok(());
         }
         let line = if json { json!(held).to_string() } else { line(&held) };
         writeln!(out, "{line}").map_err(StoreError::Output)
     })?;
-    Ok(Exit::Done)
+    Ok(ended(&store))
 }
 
 /// Shows one, or writes its octets.

@@ -2,7 +2,7 @@
 
 use super::{
     ListArgs,
-    store::{open_reader, printable, stdout_failed},
+    store::{ended, open_reader, printable, stdout_failed},
 };
 use crate::{
     config::ArchiverConfig,
@@ -40,7 +40,10 @@ pub fn run(config: Option<&Path>, args: &ListArgs) -> Result<Exit, Failure> {
         Ok(()) => out.flush().map_err(stdout_failed)?,
         Err(error) => return Err(error.into()),
     }
-    if any { Ok(Exit::Done) } else { known(config, &args.owner) }
+    match ended(&store) {
+        Exit::Done if !any => known(config, &args.owner),
+        ended => Ok(ended),
+    }
 }
 
 /// An empty archive is fine, an owner that nobody has heard of is a slip. Archives of owners who left keep listing.

@@ -2,7 +2,7 @@
 
 use super::{
     OwnerCommand, load_and_lock,
-    store::{open_reader, printable, say, stdout_failed},
+    store::{ended, open_reader, printable, say, stdout_failed},
 };
 use crate::{
     archive::Archive,
@@ -197,10 +197,11 @@ fn import(config: &ArchiverConfig, file: &Path, dry_run: bool) -> Result<Exit, F
 }
 
 fn unowned(config: Option<&Path>, json: bool) -> Result<Exit, Failure> {
-    let found = open_reader(config)?.unowned()?;
+    let store = open_reader(config)?;
+    let found = store.unowned()?;
     let said = if json { say(&json!(found)) } else { found.iter().try_for_each(say_unowned) };
     said.map_err(stdout_failed)?;
-    Ok(if found.is_empty() { Exit::Done } else { Exit::Attention })
+    Ok(if found.is_empty() { ended(&store) } else { Exit::Attention })
 }
 
 fn say_unowned(unowned: &Unowned) -> io::Result<()> {

@@ -120,7 +120,7 @@ pub fn run(config: Option<&Path>, args: &StatusArgs) -> Result<Exit, Failure> {
     let hosts = status.sources.iter().flat_map(|s| &s.hosts).all(|h| h.error.is_none());
     let sources = status.sources.iter().all(|s| s.error.is_none());
     let service = status.service.as_ref().is_none_or(|s| s.reload_error.is_none() && s.owners_error.is_none());
-    Ok(if hosts && sources && service { Exit::Done } else { Exit::Attention })
+    Ok(if hosts && sources && service && store.unseen().next().is_none() { Exit::Done } else { Exit::Attention })
 }
 
 fn source_status(
@@ -200,6 +200,7 @@ fn notes(config: &ArchiverConfig, store: &Archive, running: bool) -> Vec<String>
     if running {
         notes.push("an archiver is running: what it saw last is in its log".to_owned());
     }
+    notes.extend(store.unseen().map(|place| format!("{place}; what stands there is not counted here")));
     let bare = |s: &&Source| s.kind == SourceKind::Gateway && s.reading.evidence.is_empty();
     let gateways = config.sources.iter().filter(bare);
     notes.extend(gateways.map(|s| {

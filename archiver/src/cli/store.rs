@@ -57,7 +57,15 @@ pub(super) fn open_reader(config: Option<&Path>) -> Result<Archive, Failure> {
     for name in archive.disabled() {
         eprintln!("store {name} is disabled: what is in it is not seen here");
     }
+    for place in archive.unseen() {
+        eprintln!("{}", printable(&format!("{place}; what stands there is not seen here, `store verify` tells more")));
+    }
     Ok(archive)
+}
+
+/// How a command ends that lists or counts: what could not be read is in no list, and whoever asked has to know.
+pub(super) fn ended(archive: &Archive) -> Exit {
+    if archive.unseen().next().is_some() { Exit::Attention } else { Exit::Done }
 }
 
 fn depth(quick: bool, sample: Option<Sample>) -> Depth {
@@ -115,7 +123,7 @@ fn stats(config: Option<&Path>, owners: bool, json: bool) -> Result<Exit, Failur
         say_stats(&stats, store.catalog_bytes()?).and_then(|()| say_owners(owners.as_deref().unwrap_or_default()))
     };
     said.map_err(stdout_failed)?;
-    Ok(Exit::Done)
+    Ok(ended(&store))
 }
 
 fn say_owners(owners: &[OwnerStats]) -> io::Result<()> {

@@ -183,9 +183,9 @@ fn look(found: &Found, key: &UnlockKey) -> (&'static str, Option<Stats>, Vec<Str
         Ok(state) => state.word(),
         Err(error) => return ("unknown", None, vec![error.to_string()]),
     };
-    let opened = Store::open_read(&found.dir, &Unlock::Key(key), local()).and_then(|store| store.stats());
-    match opened {
-        Ok(stats) => (state, Some(stats), Vec::new()),
+    let opened = Store::open_read(&found.dir, &Unlock::Key(key), local());
+    match opened.and_then(|store| Ok((store.stats()?, store.unseen().to_vec()))) {
+        Ok((stats, unseen)) => (state, Some(stats), unseen),
         Err(error) => (state, None, vec![error.to_string()]),
     }
 }

@@ -16,6 +16,7 @@ use super::{
     left::{Left, Pieces, Source, Step, read_chunks},
     open::{open_keys, remove_catalog},
     packs::Packs,
+    record_file::check_epochs,
 };
 use postkeep_shared::{
     crypt::random,
@@ -99,6 +100,7 @@ impl Rebuilding {
     ) -> StoreResult<Self> {
         let keys = Arc::new(open_keys(dir, unlock, &**disk)?);
         finish_exchange(dir, &**disk)?;
+        check_epochs(dir, &keys, &**disk)?;
         let packs = Packs::new(&dir.join("packs"), Arc::clone(disk), Arc::clone(&keys));
         let mut left = Left::default();
         let records = dir.join("records");

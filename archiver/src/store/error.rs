@@ -21,6 +21,18 @@ pub enum StoreError {
         /// The store's folder.
         store: PathBuf,
     },
+    /// `store.toml` is older than what was written with it.
+    #[error(
+        "{} is sealed with the keys of epoch {epoch}, which the store.toml of its store does not hold; bring back the \
+         store.toml that `store rotate` wrote, from a backup made after it. Nothing was changed",
+        path.display()
+    )]
+    KeysMissing {
+        /// A file that does not open.
+        path: PathBuf,
+        /// The key epoch that its header names.
+        epoch: u32,
+    },
     /// Reading or writing failed; [`DiskError::is_full`] tells whether space ran out.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -207,7 +219,7 @@ impl From<StoreError> for Failure {
 /// How a command ends because of it.
 fn exit(error: &StoreError) -> Exit {
     match error {
-        StoreError::WrongKey { .. } => Exit::WrongKey,
+        StoreError::WrongKey { .. } | StoreError::KeysMissing { .. } => Exit::WrongKey,
         StoreError::NoSuchMessage(_) | StoreError::NoSuchStore(_) => Exit::Usage,
         StoreError::Deleted { .. } | StoreError::NotThere { .. } => Exit::Usage,
         StoreError::Recipient | StoreError::NoEscrow(_) => Exit::Usage,

@@ -34,6 +34,7 @@ mod query;
 mod read;
 mod read_back;
 pub mod recipe;
+mod record_file;
 mod records;
 mod rekey;
 mod repair;
@@ -108,6 +109,7 @@ pub struct Store {
     /// The catalog was built from packs and records alone: what the log held beyond its end is not known.
     anew: bool,
     notes: Vec<String>,
+    unseen: Vec<String>,
 }
 
 /// One line of a listing: one appearance of a message. Field names are those of `list --json`.

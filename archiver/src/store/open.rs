@@ -181,6 +181,7 @@ impl Store {
             heal: false,
             anew: false,
             notes: Vec::new(),
+            unseen: Vec::new(),
         }
     }
 
@@ -210,8 +211,9 @@ impl Store {
         let packs = self.bring_up_packs(records, progress)?;
         let end = self.bring_up_records(&mut |done| progress(packs + done.min(records), packs + records))?;
         self.notes.extend(end.notes.iter().cloned());
-        self.notes
-            .extend(end.damage.iter().map(|(path, at, detail)| format!("{}: octet {at}: {detail}", path.display())));
+        let unseen = end.damage.iter().map(|(path, at, detail)| format!("{}: octet {at}: {detail}", path.display()));
+        self.unseen.extend(unseen);
+        self.notes.extend(self.unseen.iter().cloned());
         self.settle(end)?;
         if self.anew && self.writable && self.head.file > 0 {
             self.take_back()?;
@@ -256,6 +258,9 @@ impl Store {
         if let (Some(version), true) = (scan.newer(), self.writable) {
             let (path, version) = (pack.path.clone(), u32::from(version));
             return Err(StoreError::Version { path, version, newest: NEWEST_PACK });
+        }
+        if let (Some(epoch), true) = (scan.keyless(), self.writable) {
+            return Err(StoreError::KeysMissing { path: pack.path.clone(), epoch });
         }
         let mut view = View { catalog: &*self.catalog, batch: &mut self.batch, keys: &self.keys };
         for entry in &scan.entries {
@@ -349,6 +354,9 @@ impl Store {
         if let (Some((path, version)), true) = (end.newer, self.writable) {
             return Err(StoreError::Version { path, version: u32::from(version), newest: NEWEST_RECORDS });
         }
+        if let (Some((path, epoch)), true) = (end.keyless, self.writable) {
+            return Err(StoreError::KeysMissing { path, epoch });
+        }
         if let Some((path, at, error)) = end.torn {
             self.notes
                 .push(format!("{}: the end of the file at octet {at} was never acknowledged: {error}", path.display()));
@@ -382,6 +390,13 @@ impl Store {
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// Records that could not be read while opening, file and place: what they say is in no list. Damage in what the
+    /// catalog knows already is not looked for here, but by [`Store::verify`].
+    #[must_use]
+    pub fn unseen(&self) -> &[String] {
+        &self.unseen
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
         Content, Form, FrameHeader, Opened, RecordError, RecordFileHeader, RecordHash, record_hash, seal_batch,
     },
     keyring::Keyring,
+    record_file::{self, Frame, RecordFile},
 };
 use postkeep_shared::{
     crypt::random,
@@ -25,8 +26,6 @@ use std::{
 
 /// A new file is begun when one has this many octets.
 const FILE_FULL: u64 = 16 * 1024 * 1024;
-/// Octets that are searched for the next record at a time.
-const SEARCH: usize = 96 * 1024 * 1024;
 /// Batches that are kept opened, so that the records of a commit are not opened one by one, and records; larger batches are
 /// not kept.
 const KEPT: usize = 4;
@@ -72,13 +71,6 @@ pub(crate) struct Records {
     last: Mutex<VecDeque<(u64, Arc<Record>)>>,
 }
 
-/// A frame of a record file.
-struct Frame {
-    header: FrameHeader,
-    opened: Opened,
-    octets: Vec<u8>,
-}
-
 /// What reading the log on found.
 #[derive(Debug, Default)]
 pub(crate) struct LogEnd {
@@ -90,6 +82,9 @@ pub(crate) struct LogEnd {
     pub(crate) damage: Vec<(PathBuf, u64, String)>,
     /// A file that a newer release wrote: nothing may be appended behind it.
     pub(crate) newer: Option<(PathBuf, u16)>,
+    /// A file of a key epoch that `store.toml` does not hold: what is in it was acknowledged, nothing may be appended
+    /// behind it.
+    pub(crate) keyless: Option<(PathBuf, u32)>,
     /// Torn ends that a later file settled.
     pub(crate) notes: Vec<String>,
 }
@@ -100,19 +95,12 @@ impl Records {
     }
 
     pub(crate) fn path(&self, file: u64) -> PathBuf {
-        self.dir.join(format!("{file:08}.rec"))
+        record_file::path(&self.dir, file)
     }
 
     /// Numbers and lengths of the record files, in order.
     pub(crate) fn list(&self) -> StoreResult<Vec<(u64, u64)>> {
-        let entries = self.disk.list(&self.dir)?.into_iter();
-        let mut files: Vec<(u64, u64)> = entries
-            .filter(|entry| entry.is_file)
-            .filter_map(|entry| Some((entry.name.strip_suffix(".rec")?.parse().ok()?, entry.len)))
-            .filter(|(number, _)| *number > 0)
-            .collect();
-        files.sort_unstable();
-        Ok(files)
+        record_file::list(&self.dir, &*self.disk)
     }
 
     /// Reads every record behind `from` and hands it to `each`. Damage ends a file, not the
@@ -136,13 +124,11 @@ impl Records {
         let path = self.path(number);
         let file = self.disk.open(&path)?;
         file.drop_cache()?;
-        let head = read_head(&*file)?;
-        let header = RecordFileHeader::decode(&head, &self.keys);
+        let file = RecordFile::of(&*file, &self.keys, len)?;
+        let header = file.header();
         if number != end.head.file {
             end.head.file = number;
-            let zeros = head.iter().all(|b| *b == 0);
-            let empty = zeros && self.resync(&*file, &Form::all(&self.keys), 0, len)?.is_none();
-            if empty || header == Err(RecordError::Short) {
+            if file.is_empty()? || header == Err(RecordError::Short) {
                 // Its first write was cut off; nothing was ever in it.
                 end.head.end = len;
                 end.torn = Some((path, 0, RecordError::Short));
@@ -160,17 +146,22 @@ impl Records {
                         end.head.end = len;
                         return Ok(());
                     }
+                    if let Some(epoch) = file.keyless()? {
+                        end.keyless = Some((path, epoch));
+                        end.head.end = len;
+                        return Ok(());
+                    }
                     // The shortest: what is not a record is passed over.
                     end.head.end = Form::Alone(2).file_header_len() as u64;
                 }
             }
         }
-        let forms = header.as_ref().map_or_else(|_| Form::all(&self.keys), |header| vec![header.form]);
+        let forms = file.forms();
         while end.head.end < len {
             let at = end.head.end;
-            match self.read_one(&*file, &forms, at, len)? {
+            match file.frame(&forms, at)? {
                 Ok(frame) => self.hand_on(number, &path, &frame, end, each)?,
-                Err(error) => match self.resync(&*file, &forms, at + 1, len)? {
+                Err(error) => match file.next_frame(&forms, at + 1)? {
                     Some(next) => {
                         // Octets of a header that is damaged were told already.
                         if forms.len() == 1 || next > Form::LONGEST as u64 {
@@ -255,66 +246,6 @@ impl Records {
         }
     }
 
-    /// The form that the records of a file are bound to; every one where its header cannot be read.
-    fn forms(&self, file: &dyn DiskFile) -> StoreResult<Vec<Form>> {
-        let header = RecordFileHeader::decode(&read_head(file)?, &self.keys);
-        Ok(header.map_or_else(|_| Form::all(&self.keys), |header| vec![header.form]))
-    }
-
-    fn read_one(
-        &self,
-        file: &dyn DiskFile,
-        forms: &[Form],
-        at: u64,
-        len: u64,
-    ) -> StoreResult<Result<Frame, RecordError>> {
-        let mut result = Err(RecordError::Header("record"));
-        for form in forms {
-            let found = self.read_as(file, *form, at, len)?;
-            // What comes closest says most: a record that does not open, not another kind of header.
-            if !matches!((&result, &found), (Err(RecordError::Sealed), Err(RecordError::Header(_)))) {
-                result = found;
-            }
-            if result.is_ok() {
-                break;
-            }
-        }
-        Ok(result)
-    }
-
-    fn read_as(&self, file: &dyn DiskFile, form: Form, at: u64, len: u64) -> StoreResult<Result<Frame, RecordError>> {
-        let room = usize::try_from(len.saturating_sub(at)).unwrap_or(usize::MAX);
-        let head_len = form.frame_len();
-        let mut octets = vec![0; room.min(head_len)];
-        file.read_at(&mut octets, at)?;
-        let header = match form.frame(&octets) {
-            Ok(header) => header,
-            Err(error) => return Ok(Err(error)),
-        };
-        let whole = head_len + header.sealed_len as usize;
-        if whole > room {
-            return Ok(Err(RecordError::Short));
-        }
-        octets.resize(whole, 0);
-        file.read_at(octets.get_mut(head_len..).unwrap_or_default(), at + head_len as u64)?;
-        let opened = form.open(&self.keys, &header, octets.get(head_len..).unwrap_or_default());
-        Ok(opened.map(|opened| Frame { header, opened, octets }))
-    }
-
-    /// The next place at which a record stands that opens.
-    fn resync(&self, file: &dyn DiskFile, forms: &[Form], from: u64, len: u64) -> StoreResult<Option<u64>> {
-        let mut rest = vec![0; usize::try_from(len.saturating_sub(from)).unwrap_or(0).min(SEARCH)];
-        file.read_at(&mut rest, from)?;
-        // What all magics begin with.
-        for place in memchr::memmem::find_iter(&rest, b"PKR") {
-            let at = from + place as u64;
-            if self.read_one(file, forms, at, len)?.is_ok() {
-                return Ok(Some(at));
-            }
-        }
-        Ok(None)
-    }
-
     /// One record at a known place.
     pub(crate) fn read(&self, place: RecordPlace, number: u64) -> StoreResult<Record> {
         let opened = self.batch(place)?;
@@ -347,7 +278,8 @@ impl Records {
         }
         let path = self.path(place.file);
         let file = self.disk.open(&path)?;
-        let found = self.read_one(&*file, &self.forms(&*file)?, place.offset, file.len()?)?;
+        let file = RecordFile::of(&*file, &self.keys, file.len()?)?;
+        let found = file.frame(&file.forms(), place.offset)?;
         let frame = found.map_err(|error| StoreError::damaged(&path, place.offset, error.to_string()))?;
         let opened = Arc::new(frame.opened);
         if opened.octets() <= KEPT_OCTETS {
@@ -397,7 +329,8 @@ impl Records {
             if file.len()? != head.end {
                 return Err(StoreError::damaged(file.path(), head.end, "another process wrote to this file"));
             }
-            if head.end < FILE_FULL && self.forms(&*file)? == [Form::Batches(self.keys.current())] {
+            let forms = RecordFile::of(&*file, &self.keys, head.end)?.forms();
+            if head.end < FILE_FULL && forms == [Form::Batches(self.keys.current())] {
                 return Ok((*head, head.file, file));
             }
         }
@@ -458,12 +391,6 @@ impl Records {
         self.open = Some((number, file));
         Ok((head, places))
     }
-}
-
-fn read_head(file: &dyn DiskFile) -> StoreResult<Vec<u8>> {
-    let mut head = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX).min(Form::LONGEST)];
-    file.read_at(&mut head, 0)?;
-    Ok(head)
 }
 
 impl Head {

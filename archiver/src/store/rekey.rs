@@ -8,6 +8,7 @@
 
 use super::{
     StoreError, StoreResult, Unlock, UnlockKey,
+    record_file::check_epochs,
     store_file::{RootKeys, StoreFile},
 };
 use postkeep_shared::{crypt::Password, disk::Disk};
@@ -64,7 +65,7 @@ struct Member<'a> {
 /// finished and no further one begun.
 ///
 /// # Errors
-/// [`StoreError`]; then some stores may have the new wraps and some the old ones: said again, it goes on.
+/// [`StoreError::KeysMissing`] for a new epoch where the last one's keys are missing; [`StoreError`]; then some stores may have the new wraps and some the old ones: said again, it goes on.
 pub fn rekey(
     dirs: &[PathBuf],
     key_file: &Path,
@@ -82,6 +83,9 @@ pub fn rekey(
     let (mut ours, others): (Vec<_>, Vec<_>) =
         members.into_iter().partition(|member| member.file.wrap_id(member.dir).is_ok_and(|id| id == family));
     if change.epoch {
+        for Member { dir, file, keys } in &ours {
+            check_epochs(dir, &file.keyring(keys, dir)?, disk)?;
+        }
         begin_epoch(&mut ours)?;
     }
     let epochs = ours.iter().map(|member| member.keys.epochs()).max().unwrap_or_default();

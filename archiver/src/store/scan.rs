@@ -42,6 +42,14 @@ impl Scan {
             _ => None,
         })
     }
+
+    /// The epoch of a pack whose keys are not there: its header names it and nothing in it opens.
+    pub(crate) fn keyless(&self) -> Option<u32> {
+        self.damage.iter().find_map(|(_, error)| match error {
+            PackError::Epoch(epoch) if self.form.is_none() && self.entries.is_empty() => Some(*epoch),
+            _ => None,
+        })
+    }
 }
 
 /// Reads the frames of a pack. `deep` opens every frame; without it a sealed pack's table is believed (it is

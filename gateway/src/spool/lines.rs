@@ -56,7 +56,13 @@ impl Lines {
     pub(super) fn new(committer: Committer) -> Self {
         let failstop = committer.failstop.clone();
         let state = State { committer: Some(Arc::new(committer)), lines: BTreeMap::new(), at_work: 0 };
-        Self { state: Mutex::new(state), idle: Condvar::new(), turn: RwLock::new(()), several: Line::default(), failstop }
+        Self {
+            state: Mutex::new(state),
+            idle: Condvar::new(),
+            turn: RwLock::new(()),
+            several: Line::default(),
+            failstop,
+        }
     }
 
     /// Brings work; its answer comes from whoever is at work, or at once from here when the lines are closed. Blocking: that

@@ -63,7 +63,8 @@ async fn messages_to_one_and_to_several_all_arrive_once() {
         let spool = spool.clone();
         // One recipient twice as often as two, and two as often as three, in changing order.
         let count = [1, 2, 1, 3, 1, 2, 1].get(i % 7).copied().unwrap_or(1);
-        let to: Vec<Mailbox> = (0..count).filter_map(|k| mailboxes.get((i * 5 + k * (1 + i % 5)) % 6).cloned()).collect();
+        let to: Vec<Mailbox> =
+            (0..count).filter_map(|k| mailboxes.get((i * 5 + k * (1 + i % 5)) % 6).cloned()).collect();
         tasks.spawn(async move {
             let messages = to.iter().map(|mailbox| sealed(&spool, mailbox, b"message\r\n")).collect();
             let receipts = spool.commit(messages).await.expect("commits");
