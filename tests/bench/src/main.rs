@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo run --release -p postkeep-bench -- accept|drain|archive|latency|growth|large|memory|essential|all
+//! cargo run --release -p postkeep-bench -- profile [accept|latency|archive]
 //! ```
 //! Servers listen on the loopback and live below one folder. Postfix and Dovecot want root; what cannot run here is
 //! named and counts as not shown. The exit code is 0 when every figure was measured and meets its target, else 1.
@@ -12,13 +13,15 @@ mod floors;
 mod peers;
 mod process;
 mod product;
+mod profile;
 mod sections;
+mod steps;
 mod table;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use postkeep_bench::corpus::{self, Sizes};
-use sections::Bench;
+use sections::{Bench, profile::Work};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -51,6 +54,9 @@ struct Arguments {
     /// Give Postfix with Dovecot the whole corpus instead of every fourth report.
     #[arg(long, global = true)]
     whole: bool,
+    /// Do not sample our programs where they missed a target.
+    #[arg(long, global = true)]
+    no_profile: bool,
     /// Where servers keep their data: a file system as the product would use.
     #[arg(long, default_value = "target/bench", global = true)]
     folder: PathBuf,
@@ -72,6 +78,11 @@ enum What {
     Large,
     /// Line 7: idle connections.
     Memory,
+    /// What our programs use their processor time for; printed by the other sections too where a target is missed.
+    Profile {
+        /// All of them, unless one is named.
+        work: Option<Work>,
+    },
     /// Everything but `growth`.
     Essential,
     /// Everything.
@@ -119,7 +130,7 @@ fn main() -> Result<ExitCode> {
         (What::Growth, sections::growth::run),
     ];
     let began = Instant::now();
-    let Arguments { what, rounds, count, seed, most, only, whole, folder } = arguments;
+    let Arguments { what, rounds, count, seed, most, only, whole, no_profile, folder } = arguments;
     fs::create_dir_all(&folder)?;
     let folder = fresh(&folder.canonicalize()?, &std::process::id().to_string())?;
     let mut bench = Bench::new(folder.clone(), rounds.max(1), count, seed);
@@ -136,8 +147,14 @@ fn main() -> Result<ExitCode> {
             run(&bench, &mut table)?;
         }
     }
-    fs::remove_dir_all(&folder)?;
+    if let What::Profile { work } = what {
+        sections::profile::run(&bench, &mut table, work)?;
+    }
     let good = table.end();
+    if !no_profile {
+        sections::profile::explain(&bench, &table)?;
+    }
+    fs::remove_dir_all(&folder)?;
     println!("{} rounds in {} s", bench.rounds, began.elapsed().as_secs());
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

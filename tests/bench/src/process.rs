@@ -49,7 +49,8 @@ impl Server {
         self.wait_for("answers", |_| TcpStream::connect(address).is_ok().then_some(address))
     }
 
-    fn wait_for<T>(&mut self, what: &str, found: impl Fn(&Self) -> Option<T>) -> Result<T> {
+    /// Waits until something of it is found; `what` it never does otherwise.
+    pub(crate) fn wait_for<T>(&mut self, what: &str, found: impl Fn(&Self) -> Option<T>) -> Result<T> {
         let deadline = Instant::now() + START_LIMIT;
         loop {
             if let Some(found) = found(self) {

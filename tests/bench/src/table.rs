@@ -1,6 +1,6 @@
 //! What is printed: the figures of every cell as medians over the rounds, and every ratio with its target.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 /// What was measured in one cell in one round. What a cell does not have is not a number.
 #[derive(Debug, Clone)]
@@ -74,6 +74,8 @@ pub(crate) enum Target {
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     missed: Vec<String>,
+    /// Lines of the missed.
+    lines: BTreeSet<u32>,
     not_run: Vec<String>,
     met: usize,
 }
@@ -121,8 +123,14 @@ impl Table {
             println!("{text:<92}  met");
         } else {
             self.missed.push(text.clone());
+            self.lines.insert(line);
             println!("{text:<92}  MISSED");
         }
+    }
+
+    /// Whether a target of one of these lines was missed.
+    pub(crate) fn missed(&self, lines: &[u32]) -> bool {
+        lines.iter().any(|line| self.lines.contains(line))
     }
 
     /// Says why something cannot be measured here.

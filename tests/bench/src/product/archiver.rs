@@ -1,7 +1,10 @@
 //! An archiver that collects from a gateway or imports files.
 
 use super::{Gateway, program};
-use crate::process::{Cost, must, run};
+use crate::{
+    process::{Cost, must, run},
+    profile::perf,
+};
 use anyhow::{Context as _, Result};
 use std::{
     collections::BTreeSet,
@@ -52,6 +55,11 @@ impl Archiver {
     /// One round of every source.
     pub(crate) fn round(&self) -> Result<Cost> {
         run(&self.command(&["run", "--once", "--json"])?, &self.folder)
+    }
+
+    /// The same while perf samples it; what that costs is in it.
+    pub(crate) fn sampled_round(&self, data: &Path) -> Result<Cost> {
+        run(&perf::around(&self.command(&["run", "--once", "--json"])?, data), &self.folder)
     }
 
     /// Runs a command to its end.

@@ -7,6 +7,7 @@ use crate::{
     peers::{self, dovecot, dovecot::Dovecot, postfix, postfix::Postfix, postfix::Then},
     process::{Server, disk_use},
     product::{Gateway, Settings},
+    profile::perf::Recording,
     table::{Figures, Table, Target, mebibytes, per_thousand},
 };
 use anyhow::Result;
@@ -119,6 +120,11 @@ pub(crate) fn run(bench: &Bench, table: &mut Table) -> Result<()> {
 
 /// Measures all cells in every round, one after the other, so that what changes on the machine meets all of them.
 pub(crate) fn measure(bench: &Bench, cells: &[Cell]) -> Result<Medians> {
+    measure_beside(bench, cells, || Ok(()))
+}
+
+/// The same with something else that belongs to every round.
+pub(super) fn measure_beside(bench: &Bench, cells: &[Cell], mut beside: impl FnMut() -> Result<()>) -> Result<Medians> {
     let mut rounds: BTreeMap<Cell, Vec<Figures>> = BTreeMap::new();
     for round in 1..=bench.rounds {
         for cell in cells {
@@ -126,6 +132,7 @@ pub(crate) fn measure(bench: &Bench, cells: &[Cell]) -> Result<Medians> {
             eprintln!("round {round}: {cell}: {:.0} msg/s, CPU {:.3} s per 1,000", figures.messages, figures.cpu);
             rounds.entry(*cell).or_default().push(figures);
         }
+        beside()?;
     }
     Ok(rounds.into_iter().map(|(cell, figures)| (cell, Figures::median(&figures))).collect())
 }
@@ -137,7 +144,7 @@ fn one(bench: &Bench, cell: Cell) -> Result<Figures> {
         Taker::Floor(kind) => floor(bench, cell, kind.parse()?, &folder),
         Taker::PostfixQueue => postfix_queue(bench, cell, &folder),
         Taker::PostfixDovecot => postfix_dovecot(bench, cell, &folder),
-        Taker::Gateway => gateway(bench, cell, &folder),
+        Taker::Gateway => gateway(bench, cell, &folder, None).map(|(figures, _)| figures),
     }
 }
 
@@ -146,10 +153,15 @@ fn sending(bench: &Bench, cell: Cell, address: SocketAddr, recipients: Vec<Strin
     let messages = match (cell.taker, cell.connections) {
         (Taker::PostfixDovecot, _) => bench.fourth(),
         // One connection takes its time.
-        (_, 1) => Arc::new(bench.wire.iter().skip(1).step_by(2).cloned().collect()),
+        (_, 1) => halves(bench),
         _ => Arc::clone(&bench.wire),
     };
     Sending { address, recipients, connections: cell.connections, tls: cell.tls, messages }
+}
+
+/// Every second report.
+pub(super) fn halves(bench: &Bench) -> Arc<Vec<Arc<Vec<u8>>>> {
+    Arc::new(bench.wire.iter().skip(1).step_by(2).cloned().collect())
 }
 
 /// Sends one report to every mailbox first, which is not measured: folders, workers and keys are there then.
@@ -182,17 +194,28 @@ fn floor(bench: &Bench, cell: Cell, kind: Kind, folder: &Path) -> Result<Figures
     Ok(found)
 }
 
-fn gateway(bench: &Bench, cell: Cell, folder: &Path) -> Result<Figures> {
+/// The gateway's cell in clear with so many connections, and the processor time it used; while perf samples it, where a
+/// file for that is given.
+pub(super) fn alone(bench: &Bench, connections: usize, sampling: Option<&Path>) -> Result<(Figures, Duration)> {
+    let cell = Cell { taker: Taker::Gateway, connections, tls: false };
+    crate::settle()?;
+    gateway(bench, cell, &crate::fresh(&bench.folder, "accept")?, sampling)
+}
+
+fn gateway(bench: &Bench, cell: Cell, folder: &Path, sampling: Option<&Path>) -> Result<(Figures, Duration)> {
     let settings = Settings { connections: cell.connections, mailboxes: peers::MAILBOXES };
     let mut gateway = Gateway::new(folder, settings)?;
     let sending = sending(bench, cell, gateway.smtp, gateway.recipients.clone());
     warm(bench, &sending)?;
+    let recording = sampling.map(|data| Recording::begin(gateway.server()?.pid(), data)).transpose()?;
     let (before, disk) = (gateway.server()?.cpu()?, disk_use(&gateway.spool())?.0);
     let sent = send(&sending)?;
     let server = gateway.server()?;
-    let found = figures(&sent, server.cpu()? - before, server.peak()?, (disk_use(&gateway.spool())?.0, disk));
+    let used = server.cpu()? - before;
+    recording.map(Recording::end).transpose()?;
+    let found = figures(&sent, used, server.peak()?, (disk_use(&gateway.spool())?.0, disk));
     gateway.halt()?;
-    Ok(found)
+    Ok((found, used))
 }
 
 fn postfix_queue(bench: &Bench, cell: Cell, folder: &Path) -> Result<Figures> {

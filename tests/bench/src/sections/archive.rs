@@ -51,7 +51,7 @@ pub(crate) fn run(bench: &Bench, table: &mut Table) -> Result<()> {
         for (cell, runs) in rounds.iter_mut().enumerate() {
             let found = match cell {
                 0 => {
-                    let (found, gateway) = product(bench, &folder)?;
+                    let (found, gateway) = product(bench, &folder, None)?;
                     serving.push(gateway);
                     found
                 }
@@ -95,7 +95,13 @@ pub(crate) fn run(bench: &Bench, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-fn product(bench: &Bench, folder: &Path) -> Result<(Run, Figures)> {
+/// A round of the archiver alone, for what it costs; while perf samples it, where a file for that is given.
+pub(super) fn alone(bench: &Bench, sampling: Option<&Path>) -> Result<Figures> {
+    let (run, _) = product(bench, &crate::fresh(&bench.folder, "archive")?, sampling)?;
+    Ok(run.figures)
+}
+
+fn product(bench: &Bench, folder: &Path, sampling: Option<&Path>) -> Result<(Run, Figures)> {
     let settings = Settings { connections: 8, mailboxes: 1 };
     let folder = crate::fresh(folder, "round")?;
     let mut gateway = Gateway::new(&folder.join("gateway"), settings)?;
@@ -105,7 +111,10 @@ fn product(bench: &Bench, folder: &Path) -> Result<(Run, Figures)> {
     archiver.collect_from(&gateway)?;
     crate::settle()?;
     let before = gateway.server()?.cpu()?;
-    let cost = archiver.round()?;
+    let cost = match sampling {
+        Some(data) => archiver.sampled_round(data)?,
+        None => archiver.round()?,
+    };
     let serving = gateway.server()?.cpu()? - before;
     let report: serde_json::Value = serde_json::from_str(cost.output.lines().next().context("no report")?)?;
     let count = |key: &str| report.get(key).and_then(serde_json::Value::as_u64);

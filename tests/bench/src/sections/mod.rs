@@ -7,6 +7,7 @@ pub(crate) mod growth;
 pub(crate) mod large;
 pub(crate) mod latency;
 pub(crate) mod memory;
+pub(crate) mod profile;
 
 use crate::client::smtp::stuffed;
 use postkeep_bench::corpus;
