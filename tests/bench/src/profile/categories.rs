@@ -99,6 +99,7 @@ const RULES: &[Rule] = &[
     Rule(
         "packs and records",
         "postkeep_archiver::store::format:: postkeep_archiver::store::packs:: postkeep_archiver::store::records::
+         postkeep_archiver::store::record_file::
          postkeep_archiver::store::appender:: postkeep_archiver::store::worker:: postkeep_archiver::store::scan::
          postkeep_archiver::store::write:: postkeep_archiver::store::log:: fastcdc::",
     ),

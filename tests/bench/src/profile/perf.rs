@@ -5,8 +5,9 @@
 //!   does not fall into step with what a program does every millisecond.
 //! * Stacks by the tables of DWARF, from 8 KiB of each sample's stack: the release build and Debian's libc have no frame
 //!   pointers, so the cheaper way gives the kernel's frames only, and without callers nobody knows for whom a field
-//!   element is multiplied or memory copied. Copying them makes the gateway's reports dearer by up
-//!   to a quarter; it happens within the interrupt that samples, so it is seen in no category and falls to all alike. What lies deeper than 8 KiB is the runtime's.
+//!   element is multiplied or memory copied. Copying them makes the gateway's reports dearer by a
+//!   tenth to a half; it happens within the interrupt that samples, so it is seen in no category and falls to all alike.
+//!   What lies deeper than 8 KiB is the runtime's.
 //! * Names of functions that stand on their own: asking for inlined ones takes minutes, and the rules need none.
 
 use crate::{
