@@ -164,7 +164,7 @@ mod tests {
                 prop_assert_eq!(filling.push(part) as usize, place);
             }
             let octets = filling.encode();
-            let ranges = chunks(&octets).expect("a group");
+            let ranges = chunks(octets).expect("a group");
             prop_assert_eq!(ranges.iter().map(|range| octets[range.clone()].to_vec()).collect::<Vec<_>>(), parts);
             prop_assert!(chunks(&octets[..octets.len() - 1]).is_none() || octets.len() == 4);
         }
