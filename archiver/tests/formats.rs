@@ -45,7 +45,7 @@ fn pack() -> Vec<u8> {
         .map(|(index, chunk)| ChunkAt { id: keys.chunk_id(chunk), offset: 44, index, len: chunk.len() as u32 })
         .collect();
     let stored = |octets| Plain { octets, small: None };
-    out.extend(seal_frame(&keys, 1, &pack, 44, FrameKind::Chunks, &stored(&group), [0x21; 24]).expect("epoch 1"));
+    out.extend(seal_frame(&keys, 1, &pack, 44, FrameKind::Chunks, &stored(group), [0x21; 24]).expect("epoch 1"));
     let (at, table) = (out.len() as u64, encode_table(&entries));
     out.extend(seal_frame(&keys, 1, &pack, at, FrameKind::Table, &stored(&table), [0x22; 24]).expect("epoch 1"));
     out.extend(pack_footer(at));

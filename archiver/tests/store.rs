@@ -188,6 +188,23 @@ fn quarantined_and_encoded_reports_are_kept_whole() {
     assert_eq!(show(&store, &list(&store, "ann")[0].id), report.embedded());
 }
 
+/// What a decoder takes and no encoder makes.
+#[test]
+fn base64_of_padded_pieces_is_kept_as_it_stands() {
+    let place = Place::new();
+    let mut store = place.open();
+    let line = "QUI=".repeat(9) + &"QUJD".repeat(10) + "\r\n";
+    let head = "Message-ID: <1@x>\r\nContent-Transfer-Encoding: base64\r\n\r\n";
+    let octets = (head.to_owned() + LONG + &line.repeat(60) + &BLOCK).into_bytes();
+    let padded = (head.to_owned() + &line.repeat(60)).into_bytes();
+    for (uidl, octets) in [("u1", &octets), ("u2", &padded)] {
+        let content = Content::Range(0..octets.len() as u64);
+        add_with(&mut store, uidl, octets, &verdict(Some(content)), &plan(&["ann"])).expect("adds");
+        assert!(store.commit().expect("commits").failures.is_empty());
+        assert_eq!(&raw(&store, uidl), octets);
+    }
+}
+
 #[test]
 fn every_changed_octet_is_found() {
     let place = Place::new();

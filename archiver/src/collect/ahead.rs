@@ -12,7 +12,7 @@ use super::{
 };
 use crate::octets::{Staged, Staging};
 use postkeep_shared::{mail::Digest, run::Shutdown};
-use std::time::Duration;
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::{task::JoinSet, time::sleep};
 
 /// How long a batch that is being fetched may go on when the program stops: what it has not given by then is fetched
@@ -31,6 +31,8 @@ pub(super) struct Fetching {
     pub(super) staging: Staging,
     /// Whether they are a gateway's, with receipts.
     pub(super) gateway: bool,
+    /// Hashes of ledger entries of which the signature was checked.
+    pub(super) signed: Arc<HashSet<Digest>>,
     /// Without a slot hardly anything is kept in memory.
     pub(super) slow: GivenBack,
     pub(super) stop: Shutdown,
@@ -100,7 +102,7 @@ async fn fetch(mut session: Session, wanted: &[Wanted], with: &Fetching) -> Resu
         came.push(match session.fetch(stager).await? {
             Fetched::Message(staged, announced) => {
                 let measured = match with.gateway {
-                    true => measure(&staged, &one.listed, announced.is_some()),
+                    true => measure(&staged, &one.listed, announced.is_some(), &with.signed),
                     false => measure_whole(&staged).map(Ok),
                 };
                 let measured = measured.map_err(SessionError::Staging)?.map(Box::new);

@@ -10,7 +10,7 @@ use postkeep_shared::{
     mail::{Digest, Hasher, MailboxId},
     receipt::{Entry, Event, Evidence, Flags, NodeKey, Trace, TraceError, parse_trace},
 };
-use std::{io, ops::Range};
+use std::{collections::HashSet, io, ops::Range};
 
 /// Longest trace header.
 const MAX_TRACE: u64 = 64 * 1024 + 512;
@@ -69,16 +69,22 @@ pub struct Misannounced {
     came: u64,
 }
 
-/// Measures a message from a gateway; `prefixed` when XRETR gave it, and named its digest.
+/// Measures a message from a gateway; `prefixed` when XRETR gave it, and named its digest. `signed` are the hashes of entries
+/// of which the signature was checked: a receipt that is one of them, octet for octet, has that signature too.
 ///
 /// # Errors
 /// Reading `message`; the inner error when its length is not the announced one.
-pub fn measure(message: &dyn Octets, listed: &Listed, prefixed: bool) -> io::Result<Result<Measured, Misannounced>> {
+pub fn measure(
+    message: &dyn Octets,
+    listed: &Listed,
+    prefixed: bool,
+    signed: &HashSet<Digest>,
+) -> io::Result<Result<Measured, Misannounced>> {
     let misannounced = || Misannounced { announced: listed.size(), came: message.len() };
     if !prefixed && message.len() != listed.size() {
         return Ok(Err(misannounced()));
     }
-    let trace = match parse_trace(&message.copy(0..message.len().min(MAX_TRACE))?) {
+    let trace = match parse_trace(&message.view(0..message.len().min(MAX_TRACE))?) {
         Ok(trace) => trace,
         Err(error) => return Ok(Ok(Measured { traced: Err(Some(error)), ..measure_whole(message)? })),
     };
@@ -94,7 +100,7 @@ pub fn measure(message: &dyn Octets, listed: &Listed, prefixed: bool) -> io::Res
     };
     let report = start..end.unwrap_or(message.len());
     let (sha256, digest) = digests(message, report.clone(), &trace.evidence.salt)?;
-    let signed = trace.receipt.verify().is_ok();
+    let signed = signed.contains(&trace.receipt.hash()) || trace.receipt.verify().is_ok();
     Ok(Ok(Measured { report, sha256, traced: Ok(Traced { trace, digest, signed }) }))
 }
 
@@ -189,7 +195,7 @@ fn digests(message: &dyn Octets, range: Range<u64>, salt: &[u8]) -> io::Result<(
 mod tests {
     use super::super::samples::{MAILBOX, adopted, listed, message, node, salted_digest};
     use super::*;
-    use postkeep_shared::mail::Uidl;
+    use postkeep_shared::{mail::Uidl, receipt::write_receipt_field};
 
     const UIDL: Uidl = Uidl([7; 16]);
 
@@ -199,7 +205,7 @@ mod tests {
 
     fn judge(octets: &[u8], size: u64, uidl: Uidl, expected: &Expected) -> Result<Judged, Misannounced> {
         let (octets, listed) = (octets.to_vec(), listed(1, size, &uidl.to_string()));
-        let measured = measure(&octets, &listed, expected.announced.is_some()).expect("reads")?;
+        let measured = measure(&octets, &listed, expected.announced.is_some(), &HashSet::new()).expect("reads")?;
         Ok(measured.judge(&octets, &listed, expected).expect("reads"))
     }
 
@@ -221,6 +227,25 @@ mod tests {
                 assert_eq!(judged.sha256, Digest::of(content));
             }
         }
+    }
+
+    #[test]
+    fn a_signature_that_was_checked_is_not_checked_again() {
+        let content = b"Subject: x\r\n\r\nbody\r\n";
+        let (octets, entry) = message(1, UIDL, content);
+        let mut forged = entry.clone();
+        forged.signature[0] ^= 1;
+        let head = octets.len() - content.len() - write_receipt_field(&entry).len();
+        let octets = [&octets[..head], write_receipt_field(&forged).as_bytes(), content].concat();
+        let listed = listed(1, forged.retr_size(), &UIDL.to_string());
+        let problem = |signed: &[&Entry]| {
+            let signed = signed.iter().map(|entry| entry.hash()).collect();
+            let measured = measure(&octets, &listed, false, &signed).expect("reads").expect("announced");
+            measured.judge(&octets, &listed, &expected(None)).expect("reads").problem
+        };
+        assert!(problem(&[]).is_some_and(|problem| problem.contains("signature")));
+        assert!(problem(&[&entry]).is_some(), "the hash is that of the signature too");
+        assert_eq!(problem(&[&forged]), None);
     }
 
     /// RETR always ends an adopted message with a CRLF of its own: nobody knows whether it had one.

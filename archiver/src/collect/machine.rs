@@ -479,9 +479,7 @@ impl Client {
         if count == 0 {
             return None;
         }
-        let content = self.input.bytes().get(..count).unwrap_or_default().to_vec();
-        self.input.consume(count);
-        event(Event::Content(content))
+        event(Event::Content(self.input.take(count)))
     }
 }
 

@@ -37,7 +37,10 @@ use postkeep_shared::{
     receipt::{Entry, Event, NodeKey},
     run::{Failure, Shutdown, now_ms},
 };
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 /// Messages of one batch at most. Each batch costs some syncs, and ends a group of every kind of content before it is full.
 const BATCH: usize = 256;
@@ -46,6 +49,8 @@ const BATCH_OCTETS: u64 = 16 * 1024 * 1024;
 /// Ledger entries that wait for the reports they are about: in one batch of records, what stands in both is compressed
 /// to one. When there are more, all are committed before any report is fetched.
 const ENTRIES_WAITING: usize = 4 * 1024;
+/// Ledger entries that are remembered as signed: their reports, which come in the same order, have them as receipts.
+const SIGNED: usize = 32 * 1024;
 /// Messages that the store is asked about without letting go of it.
 const SORTED_AT_ONCE: usize = 1024;
 
@@ -110,6 +115,8 @@ pub(super) struct Visit<'a> {
     moved: Option<HashMap<Uidl, Digest>>,
     /// Ledger entries that are not in the store yet, in the order of their numbers.
     entries: Vec<Entry>,
+    /// Hashes of the first of them that came, to know their like by.
+    signed: Arc<HashSet<Digest>>,
     waiting: BTreeSet<String>,
     marked: BTreeSet<String>,
 }
@@ -160,6 +167,7 @@ impl<'a> Visit<'a> {
             may_delete: true,
             moved: None,
             entries: Vec::new(),
+            signed: Arc::default(),
             waiting: BTreeSet::new(),
             marked: BTreeSet::new(),
         })
@@ -250,8 +258,11 @@ impl<'a> Visit<'a> {
         let (store, at) = (self.tools.store, &self.at);
         let before = ledger::Before { mailbox, node, last };
         let (waiting, mut commit) = (&mut self.entries, false);
+        let mut signed = HashSet::new();
         let shown = ledger::read::<VisitError>(session, ledger::Which::Own, before, |entries| {
             commit |= entries.iter().any(|entry| entry.body.event == Event::MovedIn);
+            let accepted = entries.iter().filter(|entry| entry.body.event == Event::Accepted);
+            signed.extend(accepted.take(SIGNED - SIGNED.min(signed.len())).map(Entry::hash));
             waiting.extend_from_slice(entries);
             if waiting.len() > ENTRIES_WAITING {
                 store.with(|store| store.add_ledger(name, at, waiting))?;
@@ -261,6 +272,7 @@ impl<'a> Visit<'a> {
             Ok(())
         });
         let shown = shown.await;
+        self.signed = Arc::new(signed);
         // What was moved is looked up in the store when its reports come.
         if commit {
             self.keep_entries()?;
@@ -372,7 +384,8 @@ impl<'a> Visit<'a> {
     fn fetching(&self) -> Fetching {
         let Tools { staging, slow, stop, .. } = &self.tools;
         let gateway = self.gateway.is_some();
-        Fetching { staging: (*staging).clone(), gateway, slow: slow.clone(), stop: (*stop).clone() }
+        let (slow, stop, signed) = (slow.clone(), (*stop).clone(), Arc::clone(&self.signed));
+        Fetching { staging: (*staging).clone(), gateway, signed, slow, stop }
     }
 
     fn wanted(&self, items: &[Item<'_>]) -> Vec<Wanted> {

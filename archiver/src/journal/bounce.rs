@@ -63,6 +63,6 @@ impl Unwrapped {
     fn empty(handling: Handling, reason: &'static str) -> Self {
         let (envelope, content, alternates) = (Envelope::default(), None, Vec::new());
         let kind = Kind::NdrOfJournalReport;
-        Self { kind, handling, reason, envelope, content, alternates, embedded_size: None }
+        Self { kind, handling, reason, envelope, content, alternates, embedded_size: None, date: None }
     }
 }

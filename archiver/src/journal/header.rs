@@ -48,7 +48,7 @@ impl Header {
         let mut size = 8 * 1024;
         loop {
             let end = range.end.min(range.start.saturating_add(size));
-            let bytes = octets.copy(range.start..end)?;
+            let bytes = octets.view(range.start..end)?;
             let found = end_of_header(&bytes);
             let cut = end < range.end;
             if let (None, true, true) = (found, cut, size < limit) {
@@ -119,7 +119,10 @@ fn fields(bytes: &[u8]) -> Vec<Field> {
     let mut fields: Vec<Field> = Vec::new();
     // A line that is no field may be folded too: its continuation must not be taken for the field before it.
     let mut open = false;
-    for line in bytes.split(|b| *b == b'\n') {
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', bytes).chain([bytes.len()]) {
+        let line = bytes.get(start..end).unwrap_or_default();
+        start = end + 1;
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if matches!(line.first(), Some(b' ' | b'\t')) {
             if let (true, Some(field)) = (open, fields.last_mut()) {
@@ -128,7 +131,7 @@ fn fields(bytes: &[u8]) -> Vec<Field> {
             }
             continue;
         }
-        let colon = line.iter().position(|b| *b == b':');
+        let colon = memchr::memchr(b':', line);
         let name = colon.and_then(|at| line.get(..at)).map(|n| n.trim_ascii());
         open = name.is_some_and(|n| !n.is_empty() && n.iter().all(|b| (33..=126).contains(b)));
         if fields.len() == MAX_FIELDS {

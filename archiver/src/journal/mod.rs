@@ -104,9 +104,13 @@ pub fn examine(message: &dyn Octets, context: &Context) -> io::Result<Verdict> {
         verdict.reason = format!("the source is not authenticated ({})", verdict.reason);
         hold(&mut verdict);
     }
-    if let Some(content) = &verdict.content {
-        let octets = content.octets(message)?;
-        verdict.date = Header::read(&*octets, 0..octets.len())?.date();
+    match &verdict.content {
+        Some(content) if verdict.date.is_none() => {
+            let octets = content.octets(message)?;
+            verdict.date = Header::read(&*octets, 0..octets.len())?.date();
+        }
+        Some(_) => {}
+        None => verdict.date = None,
     }
     Ok(verdict)
 }

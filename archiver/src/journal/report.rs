@@ -47,15 +47,17 @@ pub(super) struct Unwrapped {
     pub content: Option<Content>,
     pub alternates: Vec<(Role, Content)>,
     pub embedded_size: Option<u64>,
+    /// The date of the content, where its header was read already.
+    pub date: Option<i64>,
 }
 
 impl Unwrapped {
     /// The verdict, for a source that is trusted. For archive-as-is the content is the `whole` message.
     pub(super) fn verdict(self, whole: u64) -> Verdict {
-        let content = match self.handling {
-            Handling::Archive => self.content,
-            Handling::ArchiveAsIs => Some(Content::Range(0..whole)),
-            Handling::Quarantine => None,
+        let (content, date) = match self.handling {
+            Handling::Archive => (self.content, self.date),
+            Handling::ArchiveAsIs => (Some(Content::Range(0..whole)), None),
+            Handling::Quarantine => (None, None),
         };
         Verdict {
             kind: self.kind,
@@ -70,12 +72,13 @@ impl Unwrapped {
             content,
             alternates: self.alternates,
             embedded_size: self.embedded_size,
-            date: None,
+            date,
         }
     }
 
     fn new(envelope: Envelope, kind: Kind, handling: Handling, reason: &'static str) -> Self {
-        Self { kind, handling, reason, envelope, content: None, alternates: Vec::new(), embedded_size: None }
+        let (content, alternates) = (None, Vec::new());
+        Self { kind, handling, reason, envelope, content, alternates, embedded_size: None, date: None }
     }
 
     fn as_is(envelope: Envelope, reason: &'static str) -> Self {
@@ -138,6 +141,7 @@ fn judge(header: &Header, dialect: Dialect, mut envelope: Envelope, found: Found
         unwrapped.reason = "a protected message and its clear copy: the clear copy is archived";
     }
     unwrapped.alternates = protected.into_iter().map(|p| (Role::ProtectedOriginal, p.content)).collect();
+    unwrapped.date = message.header.date();
     unwrapped.embedded_size = Some(message.size);
     unwrapped.content = Some(message.content);
     Ok(unwrapped)

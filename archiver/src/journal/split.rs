@@ -6,6 +6,7 @@
 
 use super::header::Header;
 use crate::octets::Octets;
+use memchr::memmem;
 use std::{io, ops::Range};
 
 /// More parts than any report has at its top level.
@@ -75,6 +76,8 @@ pub(super) fn split(octets: &dyn Octets, body: Range<u64>, boundary: &str) -> io
 /// Finds the delimiters in octets that arrive in blocks.
 struct Scanner {
     delimiter: Vec<u8>,
+    /// The delimiter behind a line end.
+    next_line: memmem::Finder<'static>,
     found: Vec<Delimiter>,
     /// The beginning of the line, while it can still be a delimiter.
     line: Vec<u8>,
@@ -97,6 +100,7 @@ impl Scanner {
     fn new(start: u64, boundary: &str) -> Self {
         Self {
             delimiter: format!("--{boundary}").into_bytes(),
+            next_line: memmem::Finder::new(&format!("\n--{boundary}")).into_owned(),
             found: Vec::new(),
             line: Vec::new(),
             passed: false,
@@ -113,11 +117,30 @@ impl Scanner {
     fn feed(&mut self, block: &[u8]) {
         let mut rest = block;
         while !rest.is_empty() && !self.done {
+            if self.at == self.line_start {
+                rest = self.pass(rest);
+            }
             let line_feed = memchr::memchr(b'\n', rest);
             let (piece, tail) = rest.split_at(line_feed.map_or(rest.len(), |at| at + 1));
             self.piece(piece, line_feed.is_some());
             rest = tail;
         }
+    }
+
+    /// Passes over whole lines that do not begin as the delimiter does; what is left begins a line.
+    fn pass<'a>(&mut self, octets: &'a [u8]) -> &'a [u8] {
+        let known = octets.len().min(self.delimiter.len());
+        if octets.get(..known) == self.delimiter.get(..known) {
+            return octets;
+        }
+        let found = self.next_line.find(octets).or_else(|| memchr::memrchr(b'\n', octets));
+        let (lines, rest) = octets.split_at(found.map_or(0, |line_end| line_end + 1));
+        if !lines.is_empty() {
+            self.at += lines.len() as u64;
+            self.line_start = self.at;
+            self.line_end_before = if lines.ends_with(b"\r\n") { 2 } else { 1 };
+        }
+        rest
     }
 
     /// Takes a piece of a line; `whole` when it ends the line.

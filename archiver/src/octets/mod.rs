@@ -7,7 +7,7 @@ mod staged;
 pub use file::FileOctets;
 pub use staged::{IN_MEMORY, Staged, Stager, Staging};
 
-use std::{io, ops::Range};
+use std::{borrow::Cow, io, ops::Range};
 
 /// Octets that can be read at any place, any number of times.
 pub trait Octets {
@@ -34,6 +34,14 @@ pub trait Octets {
         let mut bytes = vec![0; len];
         self.read_at(range.start, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// As [`Self::copy`], without a copy where the octets lie in memory.
+    ///
+    /// # Errors
+    /// As [`Self::read_at`].
+    fn view(&self, range: Range<u64>) -> io::Result<Cow<'_, [u8]>> {
+        self.copy(range).map(Cow::Owned)
     }
 
     /// Hands every octet of a range to `each`, in order, at most 64 KiB at a time.
@@ -70,11 +78,15 @@ impl Octets for [u8] {
         <[u8]>::len(self) as u64
     }
 
-    /// Nothing is copied.
-    fn for_each_block(&self, range: Range<u64>, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    fn view(&self, range: Range<u64>) -> io::Result<Cow<'_, [u8]>> {
         let place = |at: u64| usize::try_from(at).map_err(io::Error::other);
         let octets = self.get(place(range.start)?..place(range.end.max(range.start))?);
-        octets.ok_or(io::ErrorKind::UnexpectedEof)?.chunks(BLOCK).try_for_each(each)
+        Ok(Cow::Borrowed(octets.ok_or(io::ErrorKind::UnexpectedEof)?))
+    }
+
+    /// Nothing is copied.
+    fn for_each_block(&self, range: Range<u64>, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        self.view(range)?.chunks(BLOCK).try_for_each(each)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
@@ -92,6 +104,10 @@ impl Octets for Vec<u8> {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         Octets::read_at(self.as_slice(), offset, buffer)
+    }
+
+    fn view(&self, range: Range<u64>) -> io::Result<Cow<'_, [u8]>> {
+        self.as_slice().view(range)
     }
 
     fn for_each_block(&self, range: Range<u64>, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
@@ -123,6 +139,14 @@ impl Octets for Slice<'_> {
         let end = offset.checked_add(buffer.len() as u64).filter(|end| *end <= self.len());
         end.ok_or(io::ErrorKind::UnexpectedEof)?;
         self.whole.read_at(self.range.start + offset, buffer)
+    }
+
+    fn view(&self, range: Range<u64>) -> io::Result<Cow<'_, [u8]>> {
+        let end = range.end.max(range.start);
+        if end > self.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.whole.view(self.range.start + range.start..self.range.start + end)
     }
 
     fn for_each_block(&self, range: Range<u64>, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {

@@ -13,6 +13,7 @@ use postkeep_shared::{
     disk::{Disk, DiskFile, DiskResult, create_dirs},
 };
 use std::{
+    borrow::Cow,
     io,
     ops::Range,
     path::{Path, PathBuf},
@@ -21,7 +22,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
 };
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::{Zeroize as _, Zeroizing, optimization_barrier};
 
 /// Octets kept in memory per message.
 pub const IN_MEMORY: usize = 1024 * 1024;
@@ -52,7 +53,7 @@ struct Room {
 pub struct Stager {
     staging: Staging,
     /// Everything while there is no file; then what does not fill a block yet.
-    pending: Zeroizing<Vec<u8>>,
+    pending: Wiped,
     file: Option<Writer>,
     len: u64,
     /// Octets kept in memory.
@@ -68,11 +69,22 @@ pub struct Staged {
 
 enum Place {
     Memory {
-        octets: Zeroizing<Vec<u8>>,
+        octets: Wiped,
         /// Given back with it.
         _room: Option<Room>,
     },
     File(Mutex<Reader>),
+}
+
+/// Octets that are zeros before their memory is given back. As [`Zeroizing`], but not octet by octet, and without the
+/// memory behind the last of them, which nothing was ever written to: octets are only added.
+struct Wiped(Vec<u8>);
+
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        self.0.fill(0);
+        optimization_barrier(self.0.as_slice());
+    }
 }
 
 struct Writer {
@@ -133,7 +145,7 @@ impl Staging {
 
     fn begin_with(&self, in_memory: usize, room: Option<Room>, expected: usize) -> Stager {
         // A vector that grows leaves copies of the message behind in memory that is not wiped.
-        let pending = Zeroizing::new(Vec::with_capacity(expected));
+        let pending = Wiped(Vec::with_capacity(expected));
         Stager { staging: self.clone(), pending, file: None, len: 0, in_memory, room }
     }
 
@@ -155,25 +167,25 @@ impl Stager {
     /// What the disk gives; the message is then lost here and still at its source.
     pub fn write(&mut self, octets: &[u8]) -> io::Result<()> {
         self.len += octets.len() as u64;
-        self.pending.extend_from_slice(octets);
+        self.pending.0.extend_from_slice(octets);
         if self.file.is_none() {
-            if self.pending.len() <= self.in_memory {
+            if self.pending.0.len() <= self.in_memory {
                 return Ok(());
             }
             self.file = Some(self.staging.writer()?);
         }
-        let whole = self.pending.len() / BLOCK * BLOCK;
+        let whole = self.pending.0.len() / BLOCK * BLOCK;
         if whole == 0 {
             return Ok(());
         }
         if let Some(writer) = self.file.as_mut() {
-            for block in self.pending.get(..whole).unwrap_or_default().chunks(BLOCK) {
+            for block in self.pending.0.get(..whole).unwrap_or_default().chunks(BLOCK) {
                 writer.write(block)?;
             }
         }
         let mut rest = Vec::with_capacity(2 * BLOCK);
-        rest.extend_from_slice(self.pending.get(whole..).unwrap_or_default());
-        self.pending = Zeroizing::new(rest);
+        rest.extend_from_slice(self.pending.0.get(whole..).unwrap_or_default());
+        self.pending = Wiped(rest);
         Ok(())
     }
 
@@ -198,8 +210,8 @@ impl Stager {
         let place = match self.file {
             None => Place::Memory { octets: self.pending, _room: self.room },
             Some(mut writer) => {
-                if !self.pending.is_empty() {
-                    writer.write(&self.pending)?;
+                if !self.pending.0.is_empty() {
+                    writer.write(&self.pending.0)?;
                 }
                 let Writer { file, cipher, .. } = writer;
                 Place::File(Mutex::new(Reader { file, cipher, len, block: Zeroizing::new(Vec::new()), number: None }))
@@ -270,14 +282,21 @@ impl Octets for Staged {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         offset.checked_add(buffer.len() as u64).filter(|end| *end <= self.len).ok_or(io::ErrorKind::UnexpectedEof)?;
         match &self.place {
-            Place::Memory { octets, .. } => octets.as_slice().read_at(offset, buffer),
+            Place::Memory { octets, .. } => octets.0.as_slice().read_at(offset, buffer),
             Place::File(reader) => reader.lock().unwrap_or_else(PoisonError::into_inner).read_at(offset, buffer),
+        }
+    }
+
+    fn view(&self, range: Range<u64>) -> io::Result<Cow<'_, [u8]>> {
+        match &self.place {
+            Place::Memory { octets, .. } => octets.0.as_slice().view(range),
+            Place::File(_) => self.copy(range).map(Cow::Owned),
         }
     }
 
     fn for_each_block(&self, range: Range<u64>, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         match &self.place {
-            Place::Memory { octets, .. } => octets.as_slice().for_each_block(range, each),
+            Place::Memory { octets, .. } => octets.0.as_slice().for_each_block(range, each),
             Place::File(_) => read_blocks(self, range, each),
         }
     }

@@ -6,6 +6,7 @@
 use super::{
     StoreError, StoreResult,
     format::{
+        Press,
         group::{Class, chunks},
         pack::{
             ChunkAt, ChunkId, Form, FrameKind, MAX_CHUNKS, PackError, PackId, Plain, encode_table, pack_footer,
@@ -31,6 +32,7 @@ pub(crate) struct Appender {
     dir: PathBuf,
     disk: Arc<dyn Disk>,
     keys: Arc<Keyring>,
+    press: Press,
     open: Option<OpenPack>,
     since: Synced,
 }
@@ -57,7 +59,7 @@ pub(crate) struct Synced {
 
 impl Appender {
     pub(crate) fn new(dir: &Path, disk: Arc<dyn Disk>, keys: Arc<Keyring>) -> Self {
-        Self { dir: dir.to_owned(), disk, keys, open: None, since: Synced::default() }
+        Self { dir: dir.to_owned(), disk, keys, press: Press::default(), open: None, since: Synced::default() }
     }
 
     /// Goes on with a pack of which every frame was just opened.
@@ -73,7 +75,7 @@ impl Appender {
 
     /// Seals a group and appends it.
     pub(crate) fn append(&mut self, ids: &[ChunkId], group: &[u8], class: Class) -> StoreResult<()> {
-        let small = class.compress(group);
+        let small = class.compress(group, &mut self.press);
         if self.open.as_ref().is_some_and(|open| open.len >= PACK_FULL || open.entries.len() >= MAX_CHUNKS) {
             self.seal()?;
         }

@@ -14,6 +14,8 @@ use std::{
 
 /// Longer lines are left as they are.
 const MAX_LINE: usize = 4096;
+/// Characters after which full lines are decoded: together that takes less time than one by one.
+const TOGETHER: usize = 32 * 1024;
 
 /// How a body was encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,7 +52,10 @@ pub fn measure(octets: &dyn Octets, body: Range<u64>) -> io::Result<Option<Measu
 /// # Errors
 /// Only what reading gives.
 pub fn decode(octets: &dyn Octets, body: Range<u64>, most: usize) -> io::Result<Option<(Measured, Option<Vec<u8>>)>> {
-    let mut scan = Scan { most, ..Scan::default() };
+    // Line ends and all: what is asked for at once is not copied as it grows. Nothing where it may be more than is kept.
+    let about = usize::try_from((body.end - body.start) / 4 * 3).unwrap_or(usize::MAX);
+    let plain = Vec::with_capacity(if about <= most { about } else { 0 });
+    let mut scan = Scan { most, plain, ..Scan::default() };
     let mut carry: Vec<u8> = Vec::new();
     octets.for_each_block(body, &mut |block| {
         let mut rest = block;
@@ -75,6 +80,7 @@ pub fn decode(octets: &dyn Octets, body: Range<u64>, most: usize) -> io::Result<
     if !scan.done && !carry.is_empty() {
         scan.line(&carry);
     }
+    scan.settle();
     Ok(scan.found())
 }
 
@@ -84,7 +90,9 @@ struct Scan {
     encoded: u64,
     decoded: u64,
     done: bool,
-    /// The content, up to `most` octets; of a larger one only the last line.
+    /// Full lines without their line ends, to be decoded together.
+    full: Vec<u8>,
+    /// The content, up to `most` octets; of a larger one only what was decoded last.
     plain: Vec<u8>,
     most: usize,
 }
@@ -100,20 +108,49 @@ impl Scan {
         let full = self.lines.map_or(text.len(), |lines| lines.line as usize);
         let same_end = self.lines.is_none_or(|lines| lines.lf == lf);
         let fits = !text.is_empty() && text.len().is_multiple_of(4) && text.len() <= full && full <= MAX_LINE;
-        let decoded = if fits && same_end { self.decode(text) } else { None };
-        let Some(decoded) = decoded else {
+        // Only the last line may be shorter or padded.
+        let last = text.len() < full || text.ends_with(b"=") || !end;
+        if fits && same_end && !last && self.lines.is_some() {
+            self.full.extend_from_slice(text);
+            if self.full.len() >= TOGETHER {
+                self.settle();
+            }
+            return;
+        }
+        self.settle();
+        if self.done || !(fits && same_end && self.decode(text)) {
             self.done = true;
             return;
-        };
+        }
         let line = u32::try_from(full).unwrap_or(u32::MAX);
         self.lines = Some(Lines { line, lf, end });
         self.encoded += line_len(text, lf, end);
-        self.decoded += decoded;
-        // Only the last line may be shorter or padded.
-        self.done = text.len() < full || text.ends_with(b"=") || !end;
+        self.done = last;
     }
 
-    fn decode(&mut self, text: &[u8]) -> Option<u64> {
+    /// Decodes the full lines that wait: together, or where that fails up to the line that is at fault.
+    fn settle(&mut self) {
+        let mut full = std::mem::take(&mut self.full);
+        let Some(lines) = self.lines.filter(|_| !full.is_empty()) else { return };
+        let len = lines.line as usize;
+        let encoded = |text: &[u8]| line_len(text, lines.lf, true);
+        if self.decode(&full) {
+            self.encoded += full.chunks(len).map(encoded).sum::<u64>();
+        } else {
+            for text in full.chunks(len) {
+                if !self.decode(text) {
+                    self.done = true;
+                    break;
+                }
+                self.encoded += encoded(text);
+            }
+        }
+        full.clear();
+        self.full = full;
+    }
+
+    /// Takes the content of text that is padded at its end only.
+    fn decode(&mut self, text: &[u8]) -> bool {
         let more = text.len() / 4 * 3;
         if self.plain.len() + more > self.most {
             self.plain.clear();
@@ -122,8 +159,12 @@ impl Scan {
         let before = self.plain.len();
         self.plain.resize(before + more, 0);
         let decoded = BASE64.decode_mut(text, self.plain.get_mut(before..).unwrap_or_default());
+        // Padded pieces behind each other can be decoded, and no encoder makes the same of their content.
+        let padding = text.iter().rev().take_while(|octet| **octet == b'=').count();
+        let decoded = decoded.ok().filter(|decoded| decoded + padding == more);
         self.plain.truncate(before + decoded.unwrap_or_default());
-        decoded.ok().map(|len| len as u64)
+        self.decoded += decoded.unwrap_or_default() as u64;
+        decoded.is_some()
     }
 
     fn found(self) -> Option<(Measured, Option<Vec<u8>>)> {
@@ -234,14 +275,20 @@ impl<'a> LineEncoder<'a> {
     /// # Errors
     /// What writing gives.
     pub fn push(&mut self, octets: &[u8]) -> io::Result<()> {
-        self.pending.extend_from_slice(octets);
         let full = self.lines.line as usize / 4 * 3;
+        let mut pending = std::mem::take(&mut self.pending);
+        let missing = full.saturating_sub(pending.len()) % full;
+        let (head, rest) = octets.split_at(missing.min(octets.len()));
+        pending.extend_from_slice(head);
         // A full line stays until more comes: the last line is written by `finish`.
-        let ready = self.pending.len().saturating_sub(1) / full * full;
-        let pending = std::mem::take(&mut self.pending);
-        let (lines, rest) = pending.split_at(ready);
-        self.encode(lines);
-        self.pending.extend_from_slice(rest);
+        if !rest.is_empty() {
+            self.encode(&pending);
+            pending.clear();
+            let (lines, last) = rest.split_at((rest.len() - 1) / full * full);
+            self.encode(lines);
+            pending.extend_from_slice(last);
+        }
+        self.pending = pending;
         self.write()
     }
 
@@ -250,6 +297,7 @@ impl<'a> LineEncoder<'a> {
         let mut flat = std::mem::take(&mut self.flat);
         flat.resize(BASE64.encode_len(octets.len()), 0);
         BASE64.encode_mut(octets, &mut flat);
+        self.text.reserve(flat.len() + flat.len().div_ceil(self.lines.line as usize) * 2);
         for line in flat.chunks(self.lines.line as usize) {
             if !self.first {
                 self.line_end();
@@ -310,7 +358,9 @@ mod tests {
         assert_eq!(found.lines, Lines { line: 4, lf: false, end: true });
         let mixed = measured(b"QUJD\nREVG\r\nR").expect("base64");
         assert_eq!((mixed.encoded, mixed.lines.lf), (5, true));
-        for other in [&b""[..], b"hello", b"QUJ=\r\n", b"Rx==\r\n", b"QUJDR\r\n", b"\r\nQUJD"] {
+        let joined = measured(b"QUJDREVG\r\nQQ==QUJD\r\n").expect("base64");
+        assert_eq!((joined.encoded, joined.decoded), (10, 6), "padding within a line");
+        for other in [&b""[..], b"QQ==QUJD\r\n", b"hello", b"QUJ=\r\n", b"Rx==\r\n", b"QUJDR\r\n", b"\r\nQUJD"] {
             assert_eq!(measured(other), None, "{other:?}");
         }
     }
@@ -330,6 +380,28 @@ mod tests {
             DecodedReader::new(&body, 0..body.len() as u64).read_to_end(&mut plain).expect("decodes");
             prop_assert_eq!(&plain, &octets);
             prop_assert_eq!(encode(&plain, found.lines, 64), body);
+        }
+
+        #[test]
+        fn an_octet_that_is_none_ends_it_wherever_it_stands(
+            lines in 1usize..2_000, at in any::<prop::sample::Index>(), wrong in prop::sample::select(b"=\0-\r\n ".to_vec()),
+        ) {
+            let plain: Vec<u8> = (0..lines * 57).map(|n| (n * 7 / 3) as u8).collect();
+            let mut body = encode(&plain, Lines { line: 76, lf: false, end: true }, 4096);
+            let at = at.index(body.len());
+            body[at] = wrong;
+            let found = decode(&body, 0..body.len() as u64, 64 * 1024).expect("memory reads");
+            let whole_lines = at / 78;
+            if whole_lines > 0 {
+                let (found, decoded) = found.expect("the lines before it");
+                prop_assert!(found.encoded >= whole_lines as u64 * 78 && found.encoded <= body.len() as u64);
+                let begin = body.get(..found.encoded as usize).expect("within it");
+                let mut read = Vec::new();
+                DecodedReader::new(&begin.to_vec(), 0..found.encoded).read_to_end(&mut read).expect("decodes");
+                prop_assert_eq!(read.len() as u64, found.decoded);
+                prop_assert!(decoded.is_none_or(|decoded| decoded == read));
+                prop_assert_eq!(encode(&read, found.lines, 1000), begin);
+            }
         }
 
         #[test]

@@ -12,6 +12,9 @@ use data_encoding::{BASE64, HEXLOWER};
 use postkeep_shared::receipt::{Entry, Evidence};
 use serde::{Deserialize, Serialize};
 
+/// How a report begins.
+const REPORT: &[u8] = br#"{"record":"report","#;
+
 /// One record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "kebab-case")]
@@ -35,6 +38,18 @@ pub enum Record {
 }
 
 impl Record {
+    /// Reads the JSON of a record.
+    ///
+    /// # Errors
+    /// What it is not.
+    pub(crate) fn of(json: &[u8]) -> serde_json::Result<Self> {
+        // Nearly all are reports. As a form of the enum one would be copied whole before the first field is looked at.
+        if json.starts_with(REPORT) {
+            return serde_json::from_slice(json).map(Self::Report);
+        }
+        serde_json::from_slice(json)
+    }
+
     /// The messages that this record holds.
     #[must_use]
     pub fn messages(&self) -> &[MessageRecord] {

@@ -6,7 +6,7 @@
 
 use super::{entry::Summary, keyring::Keyring, recipe::Hex};
 use crate::octets::Octets;
-use mail_parser::{Address, MessageParser};
+use mail_parser::{Address, HeaderName, MessageParser};
 use postkeep_shared::mail::Hasher;
 use std::{collections::BTreeMap, io};
 
@@ -17,7 +17,7 @@ const STABLE: [&str; 9] = ["from", "sender", "to", "cc", "bcc", "subject", "date
 
 /// Reads all octets once: digest, identity, and what a listing shows.
 pub(crate) fn summarise(keys: &Keyring, message: &dyn Octets) -> io::Result<Summary> {
-    let head = message.copy(0..message.len().min(MAX_HEADER))?;
+    let head = message.view(0..message.len().min(MAX_HEADER))?;
     let body = header_end(&head);
     let header = head.get(..body).unwrap_or_default();
     let fields = fields(header);
@@ -89,7 +89,11 @@ fn fields(header: &[u8]) -> BTreeMap<String, Vec<Vec<u8>>> {
             found.entry(name).or_default().push(uniform(&value));
         }
     };
-    for line in header.split(|b| *b == b'\n') {
+    let ends = memchr::memchr_iter(b'\n', header).chain([header.len()]);
+    let mut start = 0;
+    for end in ends {
+        let line = header.get(start..end).unwrap_or_default();
+        start = end + 1;
         if matches!(line.first(), Some(b' ' | b'\t')) {
             if let Some((_, value)) = &mut current {
                 value.extend_from_slice(line);
@@ -99,8 +103,11 @@ fn fields(header: &[u8]) -> BTreeMap<String, Vec<Vec<u8>>> {
         close(current.take());
         let Some(colon) = memchr::memchr(b':', line) else { continue };
         let (name, value) = line.split_at(colon);
-        let name = String::from_utf8_lossy(name).trim().to_ascii_lowercase();
-        if STABLE.contains(&name.as_str()) || name.starts_with("content-") {
+        let name = String::from_utf8_lossy(name);
+        let name = name.trim();
+        let content = name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("content-"));
+        if content || STABLE.iter().any(|stable| name.eq_ignore_ascii_case(stable)) {
+            let name = name.to_ascii_lowercase();
             current = Some((name, value.get(1..).unwrap_or_default().to_vec()));
         }
     }
@@ -114,7 +121,14 @@ fn uniform(value: &[u8]) -> Vec<u8> {
 }
 
 fn shown(header: &[u8], mut summary: Summary) -> Summary {
-    let Some(parsed) = MessageParser::default().parse_headers(header) else { return summary };
+    // Of most fields nothing is shown, and reading all the others that are known takes longer than these four.
+    let parser = MessageParser::new()
+        .header_address(HeaderName::From)
+        .header_address(HeaderName::To)
+        .header_date(HeaderName::Date)
+        .header_text(HeaderName::Subject)
+        .default_header_ignore();
+    let Some(parsed) = parser.parse_headers(header) else { return summary };
     let address = |address: &mail_parser::Addr<'_>| address.address().map(str::to_owned);
     let all = |list: Option<&Address<'_>>| -> Vec<String> {
         list.map(|list| list.iter().filter_map(address).collect()).unwrap_or_default()

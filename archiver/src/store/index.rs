@@ -229,7 +229,7 @@ fn apply_report(view: &mut View<'_>, totals: &mut Totals, number: u64, report: &
     }
     let name = Name::new(view.keys, &report.source, report.mailbox.as_deref(), &report.uidl);
     let before: Option<CollectedEntry> = view.get(Space::Collected, &[&name.source, &name.report])?;
-    if before.is_none_or(|before| before.raw_sha256 != report.raw.sha256) {
+    if before.as_ref().is_none_or(|before| before.raw_sha256 != report.raw.sha256) {
         count_parts(view, totals, &report.raw.recipe)?;
     }
     let mut fresh = 0;
@@ -247,7 +247,7 @@ fn apply_report(view: &mut View<'_>, totals: &mut Totals, number: u64, report: &
     }
     apply_alternates(view, &report.alternates, number)?;
     totals.instances += fresh;
-    apply_collected(view, totals, number, report, fresh)?;
+    apply_collected(view, totals, number, report, before, fresh)?;
     Ok(fresh)
 }
 
@@ -484,11 +484,11 @@ fn apply_collected(
     totals: &mut Totals,
     number: u64,
     report: &ReportRecord,
+    before: Option<CollectedEntry>,
     fresh: u64,
 ) -> StoreResult<()> {
     let source = source_key(view.keys, &report.source);
     let name = report_key(view.keys, report.mailbox.as_deref(), &report.uidl);
-    let before: Option<CollectedEntry> = view.get(Space::Collected, &[&source, &name])?;
     if before.is_none() {
         totals.reports += 1;
         totals.bytes_in += report.raw.size;

@@ -6,7 +6,7 @@
 use super::format::copy::is_copy;
 use chacha20poly1305::{
     KeyInit as _, XChaCha20Poly1305, XNonce,
-    aead::{Aead as _, Payload},
+    aead::{Aead as _, AeadInOut as _, Payload},
 };
 use data_encoding::HEXLOWER;
 use zeroize::Zeroizing;
@@ -64,14 +64,34 @@ impl SealKey {
     /// Never: the cipher fails only beyond 256 GiB.
     #[must_use]
     pub fn seal(&self, nonce: [u8; NONCE], plain: &[u8], aad: &[u8]) -> Vec<u8> {
-        let payload = Payload { msg: plain, aad };
-        self.0.encrypt(&XNonce::from(nonce), payload).expect("less than 256 GiB at a time")
+        let mut sealed = Vec::new();
+        self.seal_behind(nonce, plain, aad, &mut sealed);
+        sealed
+    }
+
+    /// As [`Self::seal`], behind what stands in `out` already.
+    ///
+    /// # Panics
+    /// Never, as [`Self::seal`].
+    pub(crate) fn seal_behind(&self, nonce: [u8; NONCE], plain: &[u8], aad: &[u8], out: &mut Vec<u8>) {
+        out.reserve_exact(plain.len() + TAG);
+        let start = out.len();
+        out.extend_from_slice(plain);
+        let inner = out.get_mut(start..).unwrap_or_default();
+        let tag = self.0.encrypt_inout_detached(&XNonce::from(nonce), aad, inner.into());
+        out.extend_from_slice(&tag.expect("less than 256 GiB at a time"));
     }
 
     /// Decrypts; `None` when key, nonce, octets or `aad` are not those of the sealing.
     #[must_use]
     pub fn open(&self, nonce: [u8; NONCE], sealed: &[u8], aad: &[u8]) -> Option<Vec<u8>> {
         self.0.decrypt(&XNonce::from(nonce), Payload { msg: sealed, aad }).ok()
+    }
+
+    /// As [`Self::open`], in the memory of `sealed`.
+    pub(crate) fn open_within(&self, nonce: [u8; NONCE], mut sealed: Vec<u8>, aad: &[u8]) -> Option<Vec<u8>> {
+        self.0.decrypt_in_place(&XNonce::from(nonce), aad, &mut sealed).ok()?;
+        Some(sealed)
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
     StoreError, StoreResult,
     appender::{Appender, Synced},
     format::{
+        Press,
         group::{Class, Filling},
         pack::{ChunkId, Form, MAX_CHUNKS, Opened, PackError, PackId},
     },
@@ -53,6 +54,8 @@ pub(crate) struct Packs {
     groups: Mutex<Groups>,
     /// Groups that are being filled, one for each [`Class`].
     filling: [(Vec<ChunkId>, Filling); 3],
+    /// Compresses samples. Only who may write uses it; the lock lets others share the rest.
+    press: Mutex<Press>,
     /// What was appended since the last [`Packs::sync`].
     pending: HashSet<ChunkId>,
     /// Goes to the worker with the first group.
@@ -122,6 +125,7 @@ impl Packs {
             readers: Mutex::default(),
             groups: Mutex::default(),
             filling: Default::default(),
+            press: Mutex::default(),
             pending: HashSet::new(),
             appender: Some(appender),
             worker: None,
@@ -189,7 +193,7 @@ impl Packs {
 
     /// Puts a chunk behind the others of its kind. Not durable, nor to be read, before [`Self::sync`].
     pub(crate) fn append(&mut self, id: ChunkId, plain: &[u8]) -> StoreResult<()> {
-        let class = Class::of(plain);
+        let class = Class::of(plain, self.press.get_mut().unwrap_or_else(PoisonError::into_inner));
         let full = self.filling.get(class as usize).is_some_and(|(_, filling)| !filling.takes(plain.len()));
         if full {
             self.send(class)?;

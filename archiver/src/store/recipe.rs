@@ -2,7 +2,7 @@
 
 use super::{base64::Lines, format::pack::ChunkId};
 use data_encoding::HEXLOWER;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 /// A chunk by name, with its octets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -28,15 +28,34 @@ impl<const N: usize> Default for Hex<N> {
 
 impl<const N: usize> Serialize for Hex<N> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&HEXLOWER.encode(&self.0))
+        let mut text = [[0; 2]; N];
+        HEXLOWER.encode_mut(&self.0, text.as_flattened_mut());
+        serializer.serialize_str(std::str::from_utf8(text.as_flattened()).map_err(ser::Error::custom)?)
     }
 }
 
 impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let octets = HEXLOWER.decode(text.as_bytes()).map_err(de::Error::custom)?;
-        octets.try_into().map(Self).map_err(|_| de::Error::custom("wrong number of hex digits"))
+        deserializer.deserialize_str(HexVisitor)
+    }
+}
+
+struct HexVisitor<const N: usize>;
+
+impl<const N: usize> de::Visitor<'_> for HexVisitor<N> {
+    type Value = Hex<N>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} hex digits", 2 * N)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Hex<N>, E> {
+        let mut octets = [0; N];
+        if text.len() != 2 * N {
+            return Err(E::custom("wrong number of hex digits"));
+        }
+        HEXLOWER.decode_mut(text.as_bytes(), &mut octets).map_err(|error| E::custom(error.error))?;
+        Ok(Hex(octets))
     }
 }
 

@@ -202,7 +202,7 @@ impl Records {
         let place = RecordPlace { file, offset: at };
         for (number, content) in (header.first..).zip(frame.opened.records()).filter(|(number, _)| *number > known) {
             let head = (number == end.head.number).then_some(end.head);
-            match serde_json::from_slice(content) {
+            match Record::of(content) {
                 Ok(record) => each(Read { record, number, place, head })?,
                 Err(error) => {
                     let detail = format!("record {number} cannot be read: {error}");
@@ -253,7 +253,7 @@ impl Records {
         let content = opened.record(number);
         let content =
             content.ok_or_else(|| damaged("another record stands here; run `store rebuild-catalog`".to_owned()))?;
-        serde_json::from_slice(content).map_err(|error| damaged(format!("record {number} cannot be read: {error}")))
+        Record::of(content).map_err(|error| damaged(format!("record {number} cannot be read: {error}")))
     }
 
     /// As [`Self::read`], not decoded again when it is the one that was read last in this way.

@@ -173,7 +173,7 @@ impl Reading<'_> {
         }
         let mut sealed = vec![0; sealed_len];
         self.file.read_at(&mut sealed, at + head_len as u64)?;
-        let opened = self.form.open(self.keys, self.pack, at, &header, &sealed);
+        let opened = self.form.open_within(self.keys, self.pack, at, &header, sealed);
         Ok(opened.map(|opened| (header, opened)))
     }
 

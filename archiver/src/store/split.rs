@@ -5,7 +5,7 @@
 //! Limits (depth, parts, header size) end the splitting, not the message. Nothing is decoded here.
 
 use crate::octets::Octets;
-use memchr::memchr;
+use memchr::{memchr, memmem, memrchr};
 use std::{io, ops::Range};
 
 /// Nested multiparts and embedded messages that are followed.
@@ -39,24 +39,67 @@ pub fn leaves(message: &dyn Octets) -> io::Result<Vec<Leaf>> {
 /// # Errors
 /// Only what reading gives.
 pub fn leaves_within_limits(message: &dyn Octets) -> io::Result<(Vec<Leaf>, bool)> {
+    leaves_around(message, &[])
+}
+
+/// As [`leaves_within_limits`], without looking into these ranges, which are sorted and apart from each other: none of the
+/// leaves that are found has anything of them.
+///
+/// # Errors
+/// Only what reading gives.
+pub(crate) fn leaves_around(message: &dyn Octets, without: &[Range<u64>]) -> io::Result<(Vec<Leaf>, bool)> {
     let mut splitter = Splitter::default();
     let mut line = Line::default();
-    message.for_each_block(0..message.len(), &mut |block| {
-        let mut rest = block;
-        while let Some(lf) = memchr(b'\n', rest) {
-            let (head, tail) = rest.split_at(lf + 1);
-            line.push(head);
-            splitter.line(&line);
-            line.next();
-            rest = tail;
-        }
-        line.push(rest);
-        Ok(())
-    })?;
+    let delimiter = memmem::Finder::new(b"\n--");
+    let scan = |range: Range<u64>, splitter: &mut Splitter, line: &mut Line| {
+        message.for_each_block(range, &mut |block| {
+            let mut rest = block;
+            loop {
+                if line.len == 0 && splitter.wants_delimiters() {
+                    let passed = lines_before_delimiter(rest, &delimiter);
+                    let (lines, tail) = rest.split_at(passed);
+                    if let Some(line_end) = line.pass(lines) {
+                        splitter.last_line_end = line_end;
+                    }
+                    rest = tail;
+                }
+                let Some(lf) = memchr(b'\n', rest) else { break };
+                let (head, tail) = rest.split_at(lf + 1);
+                line.push(head);
+                splitter.line(line);
+                line.next();
+                rest = tail;
+            }
+            line.push(rest);
+            Ok(())
+        })
+    };
+    let mut at = 0;
+    for range in without {
+        scan(at..range.start, &mut splitter, &mut line)?;
+        at = range.end;
+        // Until the next delimiter, nothing is worth keeping on its own.
+        splitter.state = State::Between;
+        splitter.last_line_end = 0;
+        line = Line { start: at, ..Line::default() };
+    }
+    scan(at..message.len(), &mut splitter, &mut line)?;
     if line.len > 0 {
         splitter.line(&line);
     }
     Ok(splitter.finish(message.len()))
+}
+
+/// Octets of whole lines of which none begins like a delimiter.
+fn lines_before_delimiter(lines: &[u8], delimiter: &memmem::Finder<'_>) -> usize {
+    if lines.starts_with(b"-") {
+        // Perhaps the rest of it comes with the next block.
+        return 0;
+    }
+    match delimiter.find(lines) {
+        Some(line_end) => line_end + 1,
+        None => memrchr(b'\n', lines).map_or(0, |line_end| line_end + 1),
+    }
 }
 
 /// One line with its line end; only its beginning is kept.
@@ -78,6 +121,16 @@ impl Line {
             [.., a, b] => self.tail = [*a, *b],
             [b] => self.tail = [self.tail[1], *b],
             [] => {}
+        }
+    }
+
+    /// Passes over whole lines; the octets of the last line end, where there is one.
+    fn pass(&mut self, lines: &[u8]) -> Option<u64> {
+        self.start += lines.len() as u64;
+        match lines {
+            [] => None,
+            [.., b'\r', b'\n'] => Some(2),
+            _ => Some(1),
         }
     }
 
@@ -139,6 +192,11 @@ impl Default for Splitter {
 }
 
 impl Splitter {
+    /// Whether other lines than delimiters change nothing.
+    fn wants_delimiters(&self) -> bool {
+        !matches!(self.state, State::Header { .. })
+    }
+
     fn line(&mut self, line: &Line) {
         if let Some((level, last)) = self.delimiter(line) {
             self.close(line.start.saturating_sub(self.last_line_end));
@@ -309,6 +367,65 @@ fn parameter(value: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::{collection::vec, prelude::*, sample::select};
+
+    /// Octets that are handed on a few at a time.
+    struct Pieces(Vec<u8>, usize);
+
+    impl Octets for Pieces {
+        fn len(&self) -> u64 {
+            self.0.len() as u64
+        }
+
+        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+            self.0.read_at(offset, buffer)
+        }
+
+        fn for_each_block(&self, range: Range<u64>, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+            self.0.view(range)?.chunks(self.1).try_for_each(each)
+        }
+    }
+
+    const LINES: [&str; 12] = [
+        "Content-Type: multipart/mixed; boundary=a\r\n",
+        "Content-Type: multipart/mixed; boundary=b\n",
+        "Content-Type: message/rfc822\r\n",
+        "\r\n",
+        "\n",
+        "--a\r\n",
+        "--b\n",
+        "--a--\r\n",
+        "--b--\r\n",
+        "text\r\n",
+        "-\n",
+        "--",
+    ];
+
+    proptest! {
+        #[test]
+        fn borders_of_blocks_do_not_matter(lines in vec(select(LINES.to_vec()), 0..40), size in 1usize..20) {
+            let message = lines.concat().into_bytes();
+            let whole = leaves_within_limits(&message).expect("memory reads");
+            prop_assert_eq!(leaves_within_limits(&Pieces(message, size)).expect("memory reads"), whole);
+        }
+
+        /// A message within another one: what is found around it is what is found without it.
+        #[test]
+        fn an_embedded_message_is_passed_over(inner in vec(select(LINES[3..11].to_vec()), 1..20)) {
+            let (head, inner) = (
+                "Content-Type: multipart/mixed; boundary=outer\r\n\r\n--outer\r\n\r\none\r\n--outer\r\n\
+                 Content-Type: message/rfc822\r\n\r\n",
+                inner.concat(),
+            );
+            let message = format!("{head}{inner}\r\n--outer\r\n\r\ntwo\r\n--outer--\r\n").into_bytes();
+            let range = head.len() as u64..(head.len() + inner.len()) as u64;
+            let all = leaves_within_limits(&message).expect("memory reads").0.into_iter();
+            let wanted: Vec<Leaf> =
+                all.filter(|leaf| leaf.body.end <= range.start || range.end <= leaf.body.start).collect();
+            let (found, _) = leaves_around(&message, std::slice::from_ref(&range)).expect("memory reads");
+            prop_assert_eq!(found, wanted);
+        }
+    }
 
     fn bodies(message: &str) -> Vec<(String, bool)> {
         let found = leaves(&message.as_bytes().to_vec()).expect("memory reads");

@@ -98,8 +98,8 @@ fn work(mut appender: Appender, todo: &Receiver<Order>, tell: &AtomicBool) {
     let mut failure: Option<StoreError> = None;
     while let Ok(order) = todo.recv() {
         match order {
-            Order::Append(group) if !tell.load(Ordering::Acquire) => {
-                let done = appender.append(&group.ids, &group.filling.encode(), group.class);
+            Order::Append(mut group) if !tell.load(Ordering::Acquire) => {
+                let done = appender.append(&group.ids, group.filling.encode(), group.class);
                 if let Err(error) = done {
                     failure = Some(error);
                     tell.store(true, Ordering::Release);

@@ -6,7 +6,7 @@ use super::{
     catalog::{Space, View},
     packs::{Packs, Place},
     recipe::{ChunkRef, Hex, Part, Piece, Recipe},
-    split::{Leaf, leaves_within_limits},
+    split::{Leaf, leaves_around},
 };
 use crate::octets::Octets;
 use fastcdc::v2020::StreamCDC;
@@ -87,7 +87,10 @@ impl Writer<'_, '_> {
         if range.end - range.start < SMALL {
             return self.glue(message, range, recipe, glue);
         }
-        let chunks = self.chunks(RangeReader::new(message, range.clone()), range.end - range.start)?;
+        let chunks = match range.end - range.start {
+            ..=ONE_CHUNK => vec![self.chunk(&message.view(range)?)?],
+            len => self.chunks(RangeReader::new(message, range), len)?,
+        };
         add_part(recipe, Part { chunks, b64: None });
         Ok(())
     }
@@ -103,7 +106,7 @@ impl Writer<'_, '_> {
         while range.start < range.end {
             let room = ONE_CHUNK - glue.len() as u64;
             let end = range.end.min(range.start + room);
-            glue.extend(message.copy(range.start..end)?);
+            glue.extend_from_slice(&message.view(range.start..end)?);
             range.start = end;
             if glue.len() as u64 == ONE_CHUNK {
                 self.flush_glue(recipe, glue)?;
@@ -167,9 +170,9 @@ fn segments(message: &dyn Octets, embedded: &[(Range<u64>, [u8; 16])]) -> io::Re
     // A message inside another one is reached through that one.
     messages.dedup_by(|inner, outer| inner.0.start < outer.0.end);
     let all = messages.iter().any(|(range, _)| *range == (0..message.len()));
-    let (leaves, limited) = if all { (Vec::new(), false) } else { leaves_within_limits(message)? };
-    let apart = |leaf: &Leaf| messages.iter().all(|(m, _)| leaf.body.end <= m.start || m.end <= leaf.body.start);
-    let mut out: Vec<Segment> = leaves.into_iter().filter(apart).map(Segment::Leaf).collect();
+    let ranges: Vec<_> = messages.iter().map(|(range, _)| range.clone()).collect();
+    let (leaves, limited) = if all { (Vec::new(), false) } else { leaves_around(message, &ranges)? };
+    let mut out: Vec<Segment> = leaves.into_iter().map(Segment::Leaf).collect();
     out.extend(messages.iter().map(|(range, id)| Segment::Message(range.clone(), *id)));
     out.sort_by_key(|segment| segment.range().start);
     // What stands in a message that is stored on its own was told when that was stored.

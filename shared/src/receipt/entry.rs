@@ -66,6 +66,35 @@ impl NodeKey {
     }
 }
 
+/// A node's key in the form that checks signatures: coming to it takes a tenth of the time of a check.
+#[derive(Debug, Clone)]
+pub struct Verifier {
+    node: NodeKey,
+    key: VerifyingKey,
+}
+
+impl Verifier {
+    /// Of this node.
+    ///
+    /// # Errors
+    /// [`EntryError::Signature`]: no key, so that nothing is signed with it.
+    pub fn new(node: NodeKey) -> Result<Self, EntryError> {
+        let key = VerifyingKey::from_bytes(&node.0).map_err(|_| EntryError::Signature)?;
+        Ok(Self { node, key })
+    }
+
+    /// Checks that this node signed the entry.
+    ///
+    /// # Errors
+    /// [`EntryError::Signature`].
+    pub fn verify(&self, entry: &Entry) -> Result<(), EntryError> {
+        let octets = entry.encode();
+        let signature = Signature::from_bytes(&entry.signature);
+        let checked = self.key.verify_strict(octets.get(..SIGNED).unwrap_or_default(), &signature);
+        checked.ok().filter(|()| entry.node == self.node).ok_or(EntryError::Signature)
+    }
+}
+
 impl std::fmt::Debug for NodeKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.id())
@@ -248,10 +277,7 @@ impl Entry {
     /// # Errors
     /// [`EntryError::Signature`].
     pub fn verify(&self) -> Result<(), EntryError> {
-        let key = VerifyingKey::from_bytes(&self.node.0).map_err(|_| EntryError::Signature)?;
-        let octets = self.encode();
-        key.verify_strict(octets.get(..SIGNED).unwrap_or_default(), &Signature::from_bytes(&self.signature))
-            .map_err(|_| EntryError::Signature)
+        Verifier::new(self.node)?.verify(self)
     }
 
     /// Octets that RETR sends for this message, dot-stuffing not counted: trace header with receipt, message, and
@@ -333,5 +359,9 @@ mod tests {
         let mut entry = sample();
         entry.body.seq = 8;
         assert_eq!(entry.verify(), Err(EntryError::Signature));
+        let other = SigningKey::from_bytes(&[8; 32]);
+        let verifier = Verifier::new(NodeKey(other.verifying_key().to_bytes())).expect("a key");
+        assert_eq!(verifier.verify(&sample()), Err(EntryError::Signature));
+        assert_eq!(verifier.verify(&sample().body.sign(&other)), Ok(()));
     }
 }

@@ -6,7 +6,7 @@
 mod entry;
 mod trace;
 
-pub use entry::{ENTRY_LEN, Entry, EntryBody, EntryError, Event, Flags, NodeKey, VERSION};
+pub use entry::{ENTRY_LEN, Entry, EntryBody, EntryError, Event, Flags, NodeKey, VERSION, Verifier};
 pub use trace::{
     Evidence, RECEIPT_FIELD, SOURCE_FIELD, Trace, TraceError, parse_sealed_trace, parse_trace, write_receipt_field,
 };

@@ -74,6 +74,17 @@ impl Input {
         }
     }
 
+    /// Takes `count` bytes out; more than there are counts as all, which are not copied.
+    pub fn take(&mut self, count: usize) -> Vec<u8> {
+        if self.start == 0 && count >= self.buffer.len() {
+            self.scanned = 0;
+            return std::mem::take(&mut self.buffer);
+        }
+        let taken = self.bytes().get(..count).unwrap_or(self.bytes()).to_vec();
+        self.consume(taken.len());
+        taken
+    }
+
     /// Takes one line without its CRLF. `limit` counts the CRLF too. `None`: no whole line yet.
     ///
     /// # Errors
@@ -159,6 +170,22 @@ mod tests {
             }
             assert_eq!(last, Err(error), "{bytes:?} byte by byte");
         }
+    }
+
+    #[test]
+    fn what_is_taken_is_gone() {
+        let mut input = Input::default();
+        input.push(b"a\r\nbcdef");
+        input.line(100).expect("valid");
+        assert_eq!(input.take(2), b"bc");
+        assert_eq!(input.take(9), b"def");
+        assert!(input.is_empty() && input.take(1).is_empty());
+        input.push(b"12\r\n");
+        assert_eq!(input.take(1), b"1");
+        assert_eq!(input.line(100), Ok(Some(b"2".to_vec())));
+        input.push(b"34");
+        assert_eq!(input.take(2), b"34");
+        assert!(input.drained().is_ok());
     }
 
     #[test]

@@ -111,8 +111,9 @@ impl View<'_> {
         let key = key(space, fields);
         let plain = serde_json::to_vec(value).unwrap_or_default();
         let nonce = random();
-        let sealed = self.keys.catalog.seal(nonce, &plain, &bound(self.keys, &key));
-        self.batch.0.insert(key, Some([&nonce[..], &sealed].concat()));
+        let mut value = nonce.to_vec();
+        self.keys.catalog.seal_behind(nonce, &plain, &bound(self.keys, &key), &mut value);
+        self.batch.0.insert(key, Some(value));
     }
 }
 

@@ -5,7 +5,7 @@ pub mod group;
 pub mod pack;
 pub mod record;
 
-use zstd::zstd_safe::CompressionLevel;
+use zstd::{bulk::Compressor, zstd_safe::CompressionLevel};
 
 /// The level that everything is compressed with, text in groups excepted.
 pub(crate) const USUAL: CompressionLevel = 3;
@@ -36,6 +36,25 @@ impl Fields<'_> {
 /// Compresses with zstd; `None` when that does not make it smaller.
 pub(super) fn compress(plain: &[u8], level: CompressionLevel) -> Option<Vec<u8>> {
     zstd::bulk::compress(plain, level).ok().filter(|small| small.len() < plain.len())
+}
+
+/// As [`compress`], with a compressor that is kept: a new one takes some MiB from the system each time.
+#[derive(Default)]
+pub(crate) struct Press(Option<Compressor<'static>>);
+
+impl Press {
+    /// The same octets as [`compress`] gives.
+    pub(super) fn compress(&mut self, plain: &[u8], level: CompressionLevel) -> Option<Vec<u8>> {
+        let mut kept = match self.0.take() {
+            Some(kept) => kept,
+            None => Compressor::new(level).ok()?,
+        };
+        kept.set_compression_level(level).ok()?;
+        let small = kept.compress(plain).ok()?;
+        // One that failed is not used again.
+        self.0 = Some(kept);
+        Some(small).filter(|small| small.len() < plain.len())
+    }
 }
 
 /// Undoes [`compress`]; `len` is the authenticated length, nothing beyond it is ever made.

@@ -269,9 +269,21 @@ impl Form {
         header: &FrameHeader,
         sealed: &[u8],
     ) -> Result<Opened, PackError> {
+        self.open_within(keys, pack, offset, header, sealed.to_vec())
+    }
+
+    /// As [`Self::open`], in the memory of `sealed`.
+    pub(crate) fn open_within(
+        self,
+        keys: &Keyring,
+        pack: &PackId,
+        offset: u64,
+        header: &FrameHeader,
+        sealed: Vec<u8>,
+    ) -> Result<Opened, PackError> {
         let epoch = keys.epoch(self.epoch()).ok_or(PackError::Epoch(self.epoch()))?;
         let bound = self.bound(&keys.id, pack, offset, header);
-        let inner = epoch.pack.open(header.nonce, sealed, &bound).ok_or(PackError::Sealed)?;
+        let inner = epoch.pack.open_within(header.nonce, sealed, &bound).ok_or(PackError::Sealed)?;
         let len = header.plain_len as usize;
         let plain = if header.compressed { decompress(&inner, len).ok_or(PackError::Content)? } else { inner };
         if plain.len() != len || header.id.is_some_and(|id| keys.chunk_hash(&plain) != id) {
@@ -362,7 +374,7 @@ pub fn seal_frame(
     };
     let bound = Form::Grouped(epoch).bound(&keys.id, pack, offset, &header);
     let mut out = header.encode();
-    out.extend(keys.epoch(epoch).ok_or(PackError::Epoch(epoch))?.pack.seal(nonce, inner, &bound));
+    keys.epoch(epoch).ok_or(PackError::Epoch(epoch))?.pack.seal_behind(nonce, inner, &bound, &mut out);
     Ok(out)
 }
 

@@ -23,7 +23,7 @@ const FILE_HEADER: usize = 68;
 const ALONE_HEADER: usize = 80;
 const BATCH_HEADER: usize = 84;
 /// Level of batches: their JSON repeats itself, and there is little of it.
-const BATCH_LEVEL: i32 = 6;
+const BATCH_LEVEL: i32 = 5;
 /// Waiting records beyond this are held compressed.
 const LARGE: usize = 64 * 1024;
 
@@ -413,7 +413,7 @@ pub fn seal_batch(
     };
     let mut out = form.encode(&header);
     let keys_of = keys.epoch(epoch).ok_or(RecordError::Epoch(epoch))?;
-    out.extend(keys_of.record.seal(nonce, &inner, &form.bound(&keys.id, &header)));
+    keys_of.record.seal_behind(nonce, &inner, &form.bound(&keys.id, &header), &mut out);
     Ok(out)
 }
 
