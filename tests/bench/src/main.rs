@@ -48,7 +48,7 @@ struct Arguments {
     /// Messages waiting or stored at most in `growth`.
     #[arg(long, default_value_t = 1_000_000, global = true)]
     most: usize,
-    /// In `accept`: only cells whose names contain this.
+    /// In `accept`: only cells whose names contain this; in `growth`: only `waiting` or `stored`.
     #[arg(long, default_value = "", global = true)]
     only: String,
     /// Give Postfix with Dovecot the whole corpus instead of every fourth report.

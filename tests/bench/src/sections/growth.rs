@@ -1,6 +1,7 @@
 //! Line 6, first half: whether anything gets slower with what waits at the gateway or is stored in the archive.
 //!
-//! Levels are filled with small reports, and at each level the same reports of the corpus are accepted, or archived.
+//! Levels are filled with small reports. At each level the same 400 reports of the corpus are accepted, or rounds of as many
+//! reports as the corpus has are archived, others each time.
 
 use super::Bench;
 use crate::{
@@ -19,12 +20,17 @@ use std::{fs::File, io::Write as _, path::Path, sync::Arc, time::Instant};
 const WAITING: [usize; 3] = [10, 10_000, 1_000_000];
 /// Messages in the store.
 const STORED: [usize; 3] = [10_000, 100_000, 1_000_000];
-/// Reports accepted, or archived, at each level.
+/// Reports accepted at each level.
 const SAMPLE: usize = 400;
 
 pub(crate) fn run(bench: &Bench, table: &mut Table) -> Result<()> {
-    waiting(bench, table)?;
-    stored(bench, table)
+    for (part, run) in [("waiting", waiting as fn(&Bench, &mut Table) -> Result<()>), ("stored", stored)] {
+        match part.contains(&bench.only) {
+            true => run(bench, table)?,
+            false => table.not_run(&format!("line 6: messages {part}"), "--only"),
+        }
+    }
+    Ok(())
 }
 
 fn waiting(bench: &Bench, table: &mut Table) -> Result<()> {
@@ -76,9 +82,12 @@ fn stored(bench: &Bench, table: &mut Table) -> Result<()> {
     let mut gateway = Gateway::new(&folder.join("gateway"), Settings { connections: 8, mailboxes: 1 })?;
     let archiver = Archiver::new(&folder.join("archiver"), &bench.owners())?;
     archiver.collect_from(&gateway)?;
-    println!("\n== growth: messages in the store\n{:>12}{:>12}{:>14}{:>12}", "stored", "msg/s", "CPU s/1k", "peak MiB");
+    println!(
+        "\n== growth: messages in the store\n{:>12}{:>12}{:>14}{:>12}{:>20}",
+        "stored", "msg/s", "CPU s/1k", "peak MiB", "nothing waiting ms"
+    );
     let (mut there, mut rates) = (0, Vec::new());
-    let sample = SAMPLE.min(bench.wire.len());
+    let sample = bench.wire.len();
     for (level, seed) in STORED.into_iter().filter(|level| *level <= bench.most.max(10_000)).zip(bench.seed + 1..) {
         while there < level {
             let more = (level - there).min(50_000);
@@ -87,6 +96,7 @@ fn stored(bench: &Bench, table: &mut Table) -> Result<()> {
             archiver.must(&["import", file.to_str().context("a path")?, "--source", "mailbox0"])?;
             there += more;
         }
+        let empty = archiver.round()?.wall.as_secs_f64() * 1e3;
         let mut found = Vec::new();
         let (mut cpu, mut peak) = (Vec::new(), Vec::new());
         // Other reports in every round and at every level: what is known is stored faster.
@@ -102,7 +112,7 @@ fn stored(bench: &Bench, table: &mut Table) -> Result<()> {
             peak.push(cost.peak as f64 / (1 << 20) as f64);
         }
         let rate = median(found);
-        println!("{level:>12}{rate:>12.0}{:>14.2}{:>12.1}", median(cpu), median(peak));
+        println!("{level:>12}{rate:>12.0}{:>14.2}{:>12.1}{empty:>20.0}", median(cpu), median(peak));
         rates.push(rate);
     }
     gateway.halt()?;
