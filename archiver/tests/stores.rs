@@ -23,7 +23,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use support::{PASSPHRASE, disk};
+use support::{PASSPHRASE, disk, walk};
 
 #[test]
 fn several_stores_are_one_archive() {
@@ -238,6 +238,8 @@ fn an_old_store_toml_lets_nobody_write_and_hides_nothing() {
     let passphrase = format!("{}\n", String::from_utf8_lossy(PASSPHRASE));
     fill(&mut scene.open(), &mails[..4], 0);
     let old = fs::read(main.join("store.toml")).expect("reads");
+    let kept = tempfile::tempdir().expect("temporary folder");
+    copy(&main.join("catalog"), kept.path());
     let rotate = || scene.run(&["store", "rotate"], &passphrase);
     assert_eq!(rotate().status.code(), Some(0));
     let rotated = fs::read(main.join("store.toml")).expect("reads");
@@ -266,6 +268,14 @@ fn an_old_store_toml_lets_nobody_write_and_hides_nothing() {
         assert!(text.contains("keys of epoch 1"), "{command:?}: {text}");
     }
     assert!(scene.read().unseen().count() > 0);
+    // With the catalog of that time, which a reader brings up and keeps, it is told every time too.
+    fs::remove_dir_all(main.join("catalog")).expect("removes");
+    fs::create_dir(main.join("catalog")).expect("makes");
+    copy(kept.path(), &main.join("catalog"));
+    for _ in 0..2 {
+        assert_eq!(scene.code(&["list", "--owner", "ann"]), Some(1));
+    }
+    assert!(Archive::open(&scene.config(), &disk()).is_err());
     assert!(contents(&main) == files, "packs and records are what they were");
 
     fs::write(main.join("store.toml"), &rotated).expect("writes");
@@ -276,19 +286,9 @@ fn an_old_store_toml_lets_nobody_write_and_hides_nothing() {
 
 /// Packs and records of a store.
 fn contents(store: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut folders = vec![store.join("packs"), store.join("records")];
-    let mut found = BTreeMap::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("is there") {
-            let path = entry.expect("reads").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                found.insert(path.clone(), fs::read(&path).expect("reads"));
-            }
-        }
-    }
-    found
+    let mut found = Vec::new();
+    ["packs", "records"].iter().for_each(|folder| walk(&store.join(folder), &mut found));
+    found.into_iter().map(|path| (path.clone(), fs::read(path).expect("reads"))).collect()
 }
 
 /// Every operation of the disk, or every third.

@@ -109,6 +109,11 @@ impl Records {
         let mut end = LogEnd { head: from, ..LogEnd::default() };
         let files = self.list()?;
         for (number, len) in files.into_iter().filter(|(number, _)| *number >= from.file.max(1)) {
+            if end.newer.is_some() || end.keyless.is_some() {
+                let detail = "not read, since the file before it cannot be".to_owned();
+                end.damage.push((self.path(number), 0, detail));
+                continue;
+            }
             self.read_file(number, len, &mut end, each)?;
         }
         Ok(end)
@@ -127,6 +132,15 @@ impl Records {
         let file = RecordFile::of(&*file, &self.keys, len)?;
         let header = file.header();
         if number != end.head.file {
+            let newer = if let Err(RecordError::Version(version)) = header { Some(version) } else { None };
+            let keyless = file.keyless()?;
+            if let (Err(error), true) = (&header, newer.is_some() || keyless.is_some()) {
+                // The head stays before it: a reader may keep it in the catalog, and whoever comes next must meet the file too.
+                end.damage.push((path.clone(), 0, error.to_string()));
+                end.newer = newer.map(|version| (path.clone(), version));
+                end.keyless = keyless.map(|epoch| (path, epoch));
+                return Ok(());
+            }
             end.head.file = number;
             if file.is_empty()? || header == Err(RecordError::Short) {
                 // Its first write was cut off; nothing was ever in it.
@@ -141,16 +155,6 @@ impl Records {
                 }
                 Err(error) => {
                     end.damage.push((path.clone(), 0, error.to_string()));
-                    if let RecordError::Version(version) = error {
-                        end.newer = Some((path, version));
-                        end.head.end = len;
-                        return Ok(());
-                    }
-                    if let Some(epoch) = file.keyless()? {
-                        end.keyless = Some((path, epoch));
-                        end.head.end = len;
-                        return Ok(());
-                    }
                     // The shortest: what is not a record is passed over.
                     end.head.end = Form::Alone(2).file_header_len() as u64;
                 }

@@ -93,7 +93,8 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+/// Every file below a folder.
+pub fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).expect("is there") {
         let path = entry.expect("readable").path();
         if path.is_dir() { walk(&path, found) } else { found.push(path) }
